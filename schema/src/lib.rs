@@ -1,0 +1,20 @@
+//! The wire contract of Landfall: what travels on the bus and in the compose file, and nothing else. No IO, no clock.
+//!
+//! In reading order: [`ids`] are the names everything is made of; [`subject`] spells the subjects; [`layout`] lists streams and
+//! buckets as data; [`event`] is the CloudEvents envelope with [`promotion`], [`outcome`], [`presence`] and [`dead_letter`]
+//! inside; [`signature`] signs and verifies exact bytes; [`bundle`] is the stack's configuration that travels with a promotion;
+//! [`stack`] holds the `x-landfall` settings of a compose file.
+
+pub mod bundle;
+pub mod dead_letter;
+pub mod event;
+pub mod ids;
+pub mod layout;
+pub mod outcome;
+pub mod presence;
+pub mod promotion;
+pub mod signature;
+pub mod stack;
+pub mod subject;
+
+pub use jiff::Timestamp;
