@@ -1,0 +1,45 @@
+//! What the machine asks its shell to do: one externally visible act each, each repeatable.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// Fetch the bundle, render the stack, check it against the policy, and look at what runs. Touches nothing.
+    Observe,
+    /// Bring every promised image onto the host, by digest. Touches nothing that runs.
+    Pull,
+    Backup,
+    Migrate,
+    /// `docker compose up` with the promised digests.
+    Update,
+    /// Watch the new containers until they are ready, and read which digests run.
+    Prove,
+    Smoke,
+    /// Watch the proven release for the bake time.
+    Bake,
+    /// Record the release as what this host goes back to, and clean up images that are too old.
+    Commit,
+    /// `docker compose up` with the former release, or `down` when there was none.
+    Restore,
+    /// As `Prove`, of the former release.
+    ProveFormer,
+}
+
+impl Effect {
+    /// The step's noun in outcomes.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Self::Observe => "release",
+            Self::Pull => "image",
+            Self::Backup => "backup",
+            Self::Migrate => "migration",
+            Self::Update => "stack",
+            Self::Prove => "readiness",
+            Self::Smoke => "smoke",
+            Self::Bake => "bake",
+            Self::Commit => "commit",
+            Self::Restore | Self::ProveFormer => "rollback",
+        }
+    }
+}
