@@ -1,0 +1,163 @@
+//! Words for people: the message of every outcome.
+
+use landfall_schema::ids::ReleaseName;
+use landfall_schema::outcome::{OutcomeKind, Progress, Reason, ReasonCode};
+use landfall_schema::promotion::Intent;
+
+use crate::effect::Effect;
+use crate::input::{Evidence, Observed};
+use crate::order::Order;
+
+pub(crate) fn accepted(order: &Order) -> String {
+    let promotion = &order.promotion;
+    match promotion.intent {
+        Intent::Promote => format!("{} {} as promotion {}, by {}", promotion.app, promotion.release, promotion.counter, promotion.author),
+        Intent::Rollback { to } => format!(
+            "{} back to {} (promotion {to}) as promotion {}, by {}",
+            promotion.app, promotion.release, promotion.counter, promotion.author
+        ),
+    }
+}
+
+pub(crate) fn started(effect: Effect) -> Option<(OutcomeKind, &'static str)> {
+    match effect {
+        Effect::Backup => Some((OutcomeKind::BackupStarted, "backing up before the migration")),
+        Effect::Migrate => Some((OutcomeKind::MigrationStarted, "migrating")),
+        Effect::Update => Some((OutcomeKind::StackUpdating, "replacing containers")),
+        Effect::Prove => Some((OutcomeKind::ReadinessProbing, "waiting until every service is ready")),
+        Effect::Smoke => Some((OutcomeKind::SmokeStarted, "smoke tests")),
+        Effect::Bake => Some((OutcomeKind::BakeStarted, "watching the release before it is committed")),
+        Effect::Observe | Effect::Pull | Effect::Commit | Effect::Restore | Effect::ProveFormer => None,
+    }
+}
+
+pub(crate) fn finished_kind(effect: Effect) -> Option<OutcomeKind> {
+    match effect {
+        Effect::Observe => Some(OutcomeKind::ReleaseVerified),
+        Effect::Pull => Some(OutcomeKind::ImagePulled),
+        Effect::Backup => Some(OutcomeKind::BackupTaken),
+        Effect::Migrate => Some(OutcomeKind::MigrationApplied),
+        Effect::Update => Some(OutcomeKind::StackUpdated),
+        Effect::Prove => Some(OutcomeKind::ReadinessHealthy),
+        Effect::Smoke => Some(OutcomeKind::SmokePassed),
+        Effect::Bake => Some(OutcomeKind::BakePassed),
+        Effect::Commit => Some(OutcomeKind::ReleaseCommitted),
+        Effect::Restore | Effect::ProveFormer => None,
+    }
+}
+
+pub(crate) fn failed_kind(effect: Effect) -> Option<OutcomeKind> {
+    match effect {
+        Effect::Pull => Some(OutcomeKind::ImageFailed),
+        Effect::Backup => Some(OutcomeKind::BackupFailed),
+        Effect::Migrate => Some(OutcomeKind::MigrationFailed),
+        Effect::Update => Some(OutcomeKind::StackFailed),
+        Effect::Prove => Some(OutcomeKind::ReadinessFailed),
+        Effect::Smoke => Some(OutcomeKind::SmokeFailed),
+        Effect::Bake => Some(OutcomeKind::BakeFailed),
+        Effect::Observe | Effect::Commit | Effect::Restore | Effect::ProveFormer => None,
+    }
+}
+
+pub(crate) fn finished(evidence: &Evidence) -> String {
+    match evidence {
+        Evidence::Observed(observed) => {
+            let services = plural(observed.services.len() as u64, "service");
+            format!("{services}, {}", serving_now(observed))
+        }
+        Evidence::Pulled { images, already_here, .. } if images == already_here => {
+            format!("{} already here", plural(u64::from(*images), "image"))
+        }
+        Evidence::Pulled { images, already_here, bytes } => format!(
+            "{} pulled ({:.1} MB), {already_here} already here",
+            plural(u64::from(images - already_here), "image"),
+            *bytes as f64 / 1e6
+        ),
+        Evidence::BackedUp { by } => format!("backed up by {}", by.join(", ")),
+        Evidence::Migrated { applied } if applied.is_empty() => "no new migration".to_owned(),
+        Evidence::Migrated { applied } => {
+            let all: Vec<_> = applied.iter().map(|m| format!("{}: {}", m.database, m.description)).collect();
+            all.join("; ")
+        }
+        Evidence::Updated { changed } if changed.is_empty() => "nothing to replace".to_owned(),
+        Evidence::Updated { changed } => format!("replaced {}", changed.join(", ")),
+        Evidence::Running { services, .. } => format!("{} ready, with the promised digests", plural(services.len() as u64, "service")),
+        Evidence::Smoked { passed } => format!("{} passed", plural(u64::from(*passed), "smoke test")),
+        Evidence::Baked => "stayed healthy".to_owned(),
+        Evidence::Committed { images_removed: 0 } => "committed".to_owned(),
+        Evidence::Committed { images_removed } => format!("committed; {} removed", plural(u64::from(*images_removed), "old image")),
+        Evidence::Restored => "restored".to_owned(),
+    }
+}
+
+pub(crate) fn progress(progress: &Progress) -> String {
+    format!(
+        "{}: {} of {} layers, {:.1} of {:.1} MB",
+        progress.service,
+        progress.layers_done,
+        progress.layers_total,
+        progress.bytes_done as f64 / 1e6,
+        progress.bytes_total as f64 / 1e6
+    )
+}
+
+pub(crate) fn turning_back(observed: Option<&Observed>, cause: &Reason) -> String {
+    format!("{}; restoring {}", cause.message, former_name(observed))
+}
+
+pub(crate) fn restored(observed: Option<&Observed>) -> String {
+    match observed.and_then(|o| o.former.as_ref()) {
+        Some(_) => format!("{} serves again", former_name(observed)),
+        None => "the stack is down again; there was no former release".to_owned(),
+    }
+}
+
+pub(crate) fn ended(kind: OutcomeKind, order: &Order, former: Option<&ReleaseName>, reason: Option<&Reason>) -> String {
+    let promotion = &order.promotion;
+    let why = reason.map_or("", |reason| reason.message.as_str());
+    let release = format!("{} {}", promotion.app, promotion.release);
+    match kind {
+        OutcomeKind::DeploySucceeded => format!("{release} serves"),
+        OutcomeKind::DeployRolledBack => match former {
+            Some(former) => format!("{release} rolled back, {former} serves: {why}"),
+            None => format!("{release} rolled back: {why}"),
+        },
+        OutcomeKind::DeployStuck => format!("{release} is stuck, people are needed: {why}"),
+        OutcomeKind::DeployRefused => format!("{release} refused: {why}"),
+        OutcomeKind::DeploySuperseded => format!("{release} superseded: {why}"),
+        _ => format!("{release} failed, nothing was touched: {why}"),
+    }
+}
+
+pub(crate) fn stuck_hint(order: &Order) -> String {
+    format!(
+        "look at host {} with `docker compose ps`, then promote a working release, or `landfall rollback {} --env {}`",
+        order.host, order.promotion.app, order.promotion.env
+    )
+}
+
+/// Rules that say no before anything is tried, as against a stack that turns out not to work.
+pub(crate) fn is_refusal(code: ReasonCode) -> bool {
+    matches!(
+        code,
+        ReasonCode::PolicyViolation | ReasonCode::BundleDigest | ReasonCode::Expired | ReasonCode::StaleCounter | ReasonCode::Malformed
+    )
+}
+
+fn serving_now(observed: &Observed) -> String {
+    match &observed.former {
+        Some(_) => format!("{} serves now", former_name(Some(observed))),
+        None => "first deploy on this host".to_owned(),
+    }
+}
+
+fn former_name(observed: Option<&Observed>) -> String {
+    match observed.and_then(|observed| observed.former.as_ref()) {
+        Some(former) => former.release.as_ref().map_or("what ran before".to_owned(), ToString::to_string),
+        None => "nothing (first deploy)".to_owned(),
+    }
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
