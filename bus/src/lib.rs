@@ -1,1 +1,21 @@
+//! Landfall's side of NATS: one connection, the streams and buckets of `schema::layout`, and the few things that are said over them.
+//! Nothing here decides anything; bytes go in and out exactly as they are signed.
+//!
+//! In reading order: [`connection`] connects and holds the handles; [`layout`] compares streams and buckets with the server and creates
+//! them; [`promotions`] writes and reads releases; [`outcomes`] follows what hosts say; [`consumer`] is an executor's durable and its
+//! sweep; [`bundles`] keeps compose files; [`delivered`] is a message as it was read; [`error`] names every operation that can fail.
 
+pub mod bundles;
+pub mod connection;
+pub mod consumer;
+pub mod delivered;
+pub mod error;
+pub mod layout;
+pub mod outcomes;
+pub mod promotions;
+
+pub use connection::{Bus, ConnectOptions};
+pub use delivered::Delivered;
+pub use error::BusError;
+pub use layout::{LayoutChange, Setting};
+pub use outcomes::OutcomesFrom;

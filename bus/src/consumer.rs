@@ -1,0 +1,91 @@
+//! What an executor reads: its durable consumer on the register, the sweep past all consumers, and who is present.
+
+use async_nats::jetstream::consumer::pull::Config as PullConfig;
+use async_nats::jetstream::consumer::{AckPolicy, Config as ConsumerConfig, Consumer, DeliverPolicy};
+use futures_util::TryStreamExt as _;
+use landfall_schema::ids::{EnvName, HostName};
+use landfall_schema::layout::{self, ACK_WAIT, DESIRED, PRESENCE};
+use landfall_schema::subject;
+
+use crate::connection::Bus;
+use crate::delivered::Delivered;
+use crate::error::BusError;
+use crate::layout::{Setting, listed};
+
+impl Bus {
+    /// The host's durable on the register: the newest promotion per application, acknowledged one by one, kept for ever.
+    ///
+    /// # Errors
+    /// [`BusError::Consumer`]; [`BusError::Differs`] when the server holds it otherwise than asked. An older server that dropped the
+    /// filter would deliver other environments' promotions.
+    pub async fn executor_consumer(&self, env: &EnvName, host: &HostName) -> Result<Consumer<PullConfig>, BusError> {
+        let name = layout::executor_consumer(host);
+        let wanted = PullConfig {
+            durable_name: Some(name.clone()),
+            description: Some(format!("Landfall: executor of {host} in {env}")),
+            filter_subject: subject::promoted_filter(env),
+            deliver_policy: DeliverPolicy::LastPerSubject,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            num_replicas: 1,
+            ..PullConfig::default()
+        };
+        let consumer = self
+            .jetstream()
+            .create_consumer_on_stream(wanted.clone(), DESIRED)
+            .await
+            .map_err(|error| BusError::Consumer { name: name.clone(), source: self.cause(error) })?;
+        let left = differences(&consumer.cached_info().config, &wanted);
+        if left.is_empty() {
+            Ok(consumer)
+        } else {
+            Err(BusError::Differs { what: format!("consumer {name}"), differences: listed(&left) })
+        }
+    }
+
+    /// The newest promotion of every application of the environment, read from the register itself.
+    ///
+    /// # Errors
+    /// [`BusError::Sweep`].
+    pub async fn register(&self, env: &EnvName) -> Result<Vec<Delivered>, BusError> {
+        self.last_per_subject(DESIRED, &subject::promoted_filter(env)).await
+    }
+
+    /// The last sign of life of every host of the environment that is present.
+    ///
+    /// # Errors
+    /// [`BusError::Sweep`].
+    pub async fn presence(&self, env: &EnvName) -> Result<Vec<Delivered>, BusError> {
+        self.last_per_subject(PRESENCE, &subject::presence_filter(env)).await
+    }
+
+    async fn last_per_subject(&self, stream_name: &str, filter: &str) -> Result<Vec<Delivered>, BusError> {
+        let failed = |source| BusError::Sweep { filter: filter.to_owned(), source };
+        let stream =
+            self.jetstream().get_stream_no_info(stream_name).await.map_err(|error| failed(self.cause(error)))?;
+        let listing = stream.info_with_subjects(filter).await.map_err(|error| failed(self.cause(error)))?;
+        let mut subjects: Vec<(String, usize)> =
+            listing.try_collect().await.map_err(|error| failed(self.cause(error)))?;
+        subjects.sort();
+        let mut found = Vec::with_capacity(subjects.len());
+        for (subject, _) in subjects {
+            // It may have aged out since it was listed.
+            found.extend(self.last_message(stream_name, &subject).await?);
+        }
+        Ok(found)
+    }
+}
+
+fn differences(have: &ConsumerConfig, want: &PullConfig) -> Vec<Setting> {
+    [
+        ("filter_subject", have.filter_subject.clone(), want.filter_subject.clone()),
+        ("deliver_policy", format!("{:?}", have.deliver_policy), format!("{:?}", want.deliver_policy)),
+        ("ack_policy", format!("{:?}", have.ack_policy), format!("{:?}", want.ack_policy)),
+        ("ack_wait", format!("{:?}", have.ack_wait), format!("{:?}", want.ack_wait)),
+        ("inactive_threshold", format!("{:?}", have.inactive_threshold), format!("{:?}", want.inactive_threshold)),
+    ]
+    .into_iter()
+    .filter(|(_, have, want)| have != want)
+    .map(|(name, have, want)| Setting { name, have, want })
+    .collect()
+}

@@ -1,0 +1,112 @@
+//! Reading streams from a given point: outcomes as they come, and everything that there is so far.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull::{Config as PullConfig, OrderedConfig};
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
+use futures_util::{Stream, StreamExt as _};
+use landfall_schema::layout::OUTCOMES;
+
+use crate::connection::{Bus, REQUEST_TIMEOUT};
+use crate::delivered::Delivered;
+use crate::error::{BusError, Cause};
+
+/// Messages asked for at a time.
+const BATCH_MESSAGES: usize = 500;
+/// The server forgets a reading consumer this long after its reader went away.
+const READER_INACTIVE_MAX: Duration = Duration::from_secs(30);
+
+/// Where to start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutcomesFrom {
+    All,
+    /// Only what is published from now on.
+    New,
+    /// This sequence of `OUTCOMES` and later.
+    Sequence(u64),
+}
+
+impl Bus {
+    /// Follows outcomes, in order and without gaps, across reconnects. The consumer exists when this returns, so what is published
+    /// afterwards is seen.
+    ///
+    /// # Errors
+    /// [`BusError::Follow`]; also as an item, after which the stream can be polled on.
+    pub async fn outcomes(
+        &self,
+        filter: String,
+        from: OutcomesFrom,
+    ) -> Result<impl Stream<Item = Result<Delivered, BusError>> + Send + Unpin + use<>, BusError> {
+        let failed = |source: Cause| BusError::Follow { filter: filter.clone(), source };
+        let stream = self.jetstream().get_stream(OUTCOMES).await.map_err(|error| failed(self.cause(error)))?;
+        // "New" is turned into a number: an ordered consumer that is made again before its first message would else skip some.
+        let start_sequence = match from {
+            OutcomesFrom::All => 1,
+            OutcomesFrom::New => stream.cached_info().state.last_sequence + 1,
+            OutcomesFrom::Sequence(sequence) => sequence.max(1),
+        };
+        let config = OrderedConfig {
+            name: Some(self.unique_name("follow")),
+            filter_subject: filter.clone(),
+            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
+            ..OrderedConfig::default()
+        };
+        let consumer = stream.create_consumer(config).await.map_err(|error| failed(self.cause(error)))?;
+        let messages = consumer.messages().await.map_err(|error| failed(self.cause(error)))?;
+        let bus = self.clone();
+        Ok(messages.map(move |message| {
+            let failed = |source| BusError::Follow { filter: filter.clone(), source };
+            let message = message.map_err(|error| failed(bus.cause(error)))?;
+            Delivered::from_consumer(&message).map_err(|error| failed(bus.cause(error)))
+        }))
+    }
+
+    /// Every outcome under the filter up to now, oldest first.
+    ///
+    /// # Errors
+    /// [`BusError::ReadHistory`].
+    pub async fn outcomes_so_far(&self, filter: &str) -> Result<Vec<Delivered>, BusError> {
+        self.read_so_far(OUTCOMES, filter).await
+    }
+
+    /// Everything under the filter that the stream holds now. The server's own count of what is pending says when it is complete.
+    pub(crate) async fn read_so_far(&self, stream: &str, filter: &str) -> Result<Vec<Delivered>, BusError> {
+        let failed = |source: Cause| BusError::ReadHistory { filter: filter.to_owned(), source };
+        let stream = self.jetstream().get_stream_no_info(stream).await.map_err(|error| failed(self.cause(error)))?;
+        let name = self.unique_name("read");
+        let config = PullConfig {
+            name: Some(name.clone()),
+            filter_subject: filter.to_owned(),
+            deliver_policy: DeliverPolicy::All,
+            ack_policy: AckPolicy::None,
+            inactive_threshold: READER_INACTIVE_MAX,
+            memory_storage: true,
+            num_replicas: 1,
+            ..PullConfig::default()
+        };
+        let consumer = stream.create_consumer(config).await.map_err(|error| failed(self.cause(error)))?;
+        let mut pending = consumer.cached_info().num_pending;
+        let mut found = Vec::new();
+        while pending > 0 {
+            let mut batch = consumer
+                .batch()
+                .max_messages(BATCH_MESSAGES.min(usize::try_from(pending).unwrap_or(BATCH_MESSAGES)))
+                .expires(REQUEST_TIMEOUT)
+                .messages()
+                .await
+                .map_err(|error| failed(self.cause(error)))?;
+            let before = found.len();
+            while let Some(message) = batch.next().await {
+                let message = message.map_err(|error| failed(self.cause(error)))?;
+                pending = message.info().map_err(|error| failed(self.cause(error)))?.pending;
+                found.push(Delivered::from_consumer(&message).map_err(|error| failed(self.cause(error)))?);
+            }
+            if found.len() == before {
+                return Err(failed(self.cause(format!("{pending} messages are pending but timed out"))));
+            }
+        }
+        // It would go away by itself; the answer does not matter.
+        let _ = stream.delete_consumer(&name).await;
+        Ok(found)
+    }
+}

@@ -1,0 +1,122 @@
+//! Publishing and reading promotions; and publishing anything that is signed.
+
+use async_nats::HeaderMap;
+use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
+use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use bytes::Bytes;
+use landfall_schema::event::{CONTENT_TYPE, CloudEvent};
+use landfall_schema::ids::{AppName, EnvName, EventId};
+use landfall_schema::layout::{HEADER_CONTENT_TYPE, HEADER_SIGNATURE, HEADER_TRACEPARENT, RELEASES};
+use landfall_schema::promotion::Promotion;
+use landfall_schema::signature::SigningKey;
+use landfall_schema::subject::{self, Subject};
+
+use crate::connection::Bus;
+use crate::delivered::Delivered;
+use crate::error::BusError;
+
+/// How often one message is sent when the acknowledgement does not come; its id makes the repetition harmless.
+const PUBLISH_ATTEMPTS_MAX: u32 = 3;
+
+impl Bus {
+    /// The newest promotion of one application, from the source of truth.
+    ///
+    /// # Errors
+    /// [`BusError::ReadLatest`].
+    pub async fn latest_promotion(&self, env: &EnvName, app: &AppName) -> Result<Option<Delivered>, BusError> {
+        self.last_message(RELEASES, subject::promoted(env, app).as_str()).await
+    }
+
+    /// Every promotion of an environment, or of one application in it, oldest first.
+    ///
+    /// # Errors
+    /// [`BusError::ReadHistory`].
+    pub async fn promotions(&self, env: &EnvName, app: Option<&AppName>) -> Result<Vec<Delivered>, BusError> {
+        let filter = match app {
+            Some(app) => subject::promoted(env, app).to_string(),
+            None => subject::promoted_filter(env),
+        };
+        self.read_so_far(RELEASES, &filter).await
+    }
+
+    /// Signs and publishes a promotion, provided that the last one on its subject is still `expected_last_sequence` (0 for none).
+    /// Returns its sequence.
+    ///
+    /// # Errors
+    /// [`BusError::Raced`] when another promotion was first; [`BusError::Encode`], [`BusError::Sign`], [`BusError::Publish`].
+    pub async fn publish_promotion(
+        &self,
+        event: &CloudEvent<Promotion>,
+        key: &SigningKey,
+        expected_last_sequence: u64,
+        traceparent: Option<&str>,
+    ) -> Result<u64, BusError> {
+        let body = event.encode()?;
+        let signature = key.header(&body)?;
+        let subject = subject::promoted(&event.data.env, &event.data.app);
+        let mut headers = headers(event.id, Some(&signature), traceparent);
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected_last_sequence.to_string());
+        self.publish(&subject, headers, Bytes::from(body)).await
+    }
+
+    /// Publishes bytes that are signed already and awaits the server's acknowledgement. Saying the same id again is harmless.
+    ///
+    /// # Errors
+    /// [`BusError::Publish`].
+    pub async fn publish_signed(
+        &self,
+        subject: &Subject,
+        id: EventId,
+        body: &[u8],
+        signature: Option<&str>,
+        traceparent: Option<&str>,
+    ) -> Result<(), BusError> {
+        self.publish(subject, headers(id, signature, traceparent), Bytes::copy_from_slice(body)).await.map(|_| ())
+    }
+
+    async fn publish(&self, subject: &Subject, headers: HeaderMap, body: Bytes) -> Result<u64, BusError> {
+        let mut attempt = 1;
+        loop {
+            let message = PublishMessage::build().headers(headers.clone()).payload(body.clone());
+            let sent = self.jetstream().send_publish(subject.to_string(), message).await;
+            let error = match sent {
+                Ok(acknowledgement) => match acknowledgement.await {
+                    Ok(acknowledgement) => return Ok(acknowledgement.sequence),
+                    Err(error) => error,
+                },
+                Err(error) => error,
+            };
+            match error.kind() {
+                PublishErrorKind::WrongLastSequence => return Err(BusError::Raced { subject: subject.to_string() }),
+                PublishErrorKind::TimedOut if attempt < PUBLISH_ATTEMPTS_MAX => attempt += 1,
+                _ => return Err(BusError::Publish { subject: subject.to_string(), source: self.cause(error) }),
+            }
+        }
+    }
+
+    /// The last message of one subject, read from the stream's leader.
+    pub(crate) async fn last_message(&self, stream: &str, subject: &str) -> Result<Option<Delivered>, BusError> {
+        let failed = |source| BusError::ReadLatest { subject: subject.to_owned(), source };
+        let stream = self.jetstream().get_stream_no_info(stream).await.map_err(|error| failed(self.cause(error)))?;
+        match stream.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => Ok(Some(Delivered::from_stream(message))),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(failed(self.cause(error))),
+        }
+    }
+}
+
+fn headers(id: EventId, signature: Option<&str>, traceparent: Option<&str>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(HEADER_CONTENT_TYPE, CONTENT_TYPE);
+    headers.insert(NATS_MESSAGE_ID, id.to_string());
+    if let Some(signature) = signature {
+        headers.insert(HEADER_SIGNATURE, signature);
+    }
+    if let Some(traceparent) = traceparent {
+        headers.insert(HEADER_TRACEPARENT, traceparent);
+    }
+    headers
+}
