@@ -71,8 +71,8 @@ impl<T: Serialize> CloudEvent<T> {
     /// # Errors
     /// [`EventError::Oversized`] above [`EVENT_MAX_BYTES`]; [`EventError::Malformed`] when the data cannot be written as JSON.
     pub fn encode(&self) -> Result<Vec<u8>, EventError> {
-        let bytes = serde_json::to_vec(self)
-            .map_err(|source| EventError::Malformed { expected: self.kind.clone(), source })?;
+        let bytes =
+            serde_json::to_vec(self).map_err(|source| EventError::Malformed { expected: self.kind.clone(), source })?;
         if bytes.len() > EVENT_MAX_BYTES {
             return Err(EventError::Oversized { bytes: bytes.len() });
         }

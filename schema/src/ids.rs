@@ -38,7 +38,13 @@ fn shown(value: &str) -> String {
     text
 }
 
-fn check(what: &'static str, value: &str, max: usize, allowed: &'static str, ok: fn(char) -> bool) -> Result<(), IdError> {
+fn check(
+    what: &'static str,
+    value: &str,
+    max: usize,
+    allowed: &'static str,
+    ok: fn(char) -> bool,
+) -> Result<(), IdError> {
     if value.is_empty() {
         return Err(IdError::Empty { what });
     }

@@ -3,12 +3,13 @@
 //! In reading order: [`ids`] are the names everything is made of; [`subject`] spells the subjects; [`layout`] lists streams and
 //! buckets as data; [`event`] is the CloudEvents envelope with [`promotion`], [`outcome`], [`presence`] and [`dead_letter`]
 //! inside; [`signature`] signs and verifies exact bytes; [`bundle`] is the stack's configuration that travels with a promotion;
-//! [`stack`] holds the `x-landfall` settings of a compose file.
+//! [`stack`] holds the `x-landfall` settings of a compose file; [`json_schema`] describes all of it for other programs.
 
 pub mod bundle;
 pub mod dead_letter;
 pub mod event;
 pub mod ids;
+pub mod json_schema;
 pub mod layout;
 pub mod outcome;
 pub mod presence;

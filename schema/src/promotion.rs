@@ -38,7 +38,9 @@ pub struct Promotion {
 pub enum Intent {
     Promote,
     /// Go back to what promotion `to` carried.
-    Rollback { to: Counter },
+    Rollback {
+        to: Counter,
+    },
 }
 
 /// An image that cannot change under its name.

@@ -12,6 +12,8 @@ use thiserror::Error;
 pub const PAYLOAD_TYPE: &str = "application/cloudevents+json";
 /// Most signatures in one header.
 pub const SIGNATURES_MAX: usize = 16;
+/// A public nkey has 56 characters; a stranger's key id may be anything.
+const KEYID_SHOWN_MAX_CHARS: usize = 60;
 
 /// One signature, as in DSSE.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +66,9 @@ impl SigningKey {
     /// # Errors
     /// [`SignatureError::BadKey`] when the text is no nkey user seed (`SU…`). The text is not repeated.
     pub fn from_seed(seed: &str) -> Result<Self, SignatureError> {
-        KeyPair::from_seed(seed.trim()).map(Self).map_err(|_| SignatureError::BadKey("the private key's text".to_owned()))
+        KeyPair::from_seed(seed.trim())
+            .map(Self)
+            .map_err(|_| SignatureError::BadKey("the private key's text".to_owned()))
     }
 
     /// The secret text that [`Self::from_seed`] reads.
@@ -118,13 +122,22 @@ impl PublicKey {
         let text = text.into();
         match KeyPair::from_public_key(&text) {
             Ok(_) if text.starts_with('U') => Ok(Self(text)),
-            _ => Err(SignatureError::BadKey(format!("{text:.60?}"))),
+            _ => Err(SignatureError::BadKey(shown_of_bad_key(&text))),
         }
     }
 
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// A misplaced seed is a secret, and a damaged one nearly so: nothing of them is repeated.
+fn shown_of_bad_key(text: &str) -> String {
+    const SHOWN_MAX_CHARS: usize = 60;
+    if text.starts_with('S') {
+        return "a text that looks like a private key (S…; public keys begin with U)".to_owned();
+    }
+    format!("{:?}", text.chars().take(SHOWN_MAX_CHARS).collect::<String>())
 }
 
 impl TryFrom<String> for PublicKey {
@@ -186,7 +199,11 @@ pub fn verify(payload: &[u8], header: Option<&str>, trusted: &[PublicKey]) -> Re
         signer.get_or_insert_with(|| key.clone());
     }
     signer.ok_or_else(|| SignatureError::Untrusted {
-        signers: signatures.iter().map(|s| format!("{:.60}", s.keyid)).collect::<Vec<_>>().join(", "),
+        signers: signatures
+            .iter()
+            .map(|s| s.keyid.escape_debug().take(KEYID_SHOWN_MAX_CHARS).collect::<String>())
+            .collect::<Vec<_>>()
+            .join(", "),
     })
 }
 

@@ -1,0 +1,175 @@
+//! One event of each type, with every field in use somewhere.
+
+use std::collections::BTreeMap;
+
+use landfall_schema::Timestamp;
+use landfall_schema::dead_letter::DeadLetter;
+use landfall_schema::event::{CloudEvent, TYPE_DEAD_LETTER, TYPE_PRESENCE, TYPE_PROMOTED};
+use landfall_schema::ids::{AppName, Counter, Digest, EnvName, EventId, HostName, ReleaseName, ServiceName};
+use landfall_schema::outcome::{AppliedMigration, LogTail, Outcome, OutcomeKind, Progress, Reason, ReasonCode};
+use landfall_schema::presence::{EngineState, Presence, RunningRelease};
+use landfall_schema::promotion::{BundleRef, Intent, PinnedImage, Promotion, RolloutPlan, Wave};
+
+fn env() -> EnvName {
+    "staging".parse().unwrap()
+}
+
+fn app() -> AppName {
+    "shop".parse().unwrap()
+}
+
+fn host(name: &str) -> HostName {
+    name.parse().unwrap()
+}
+
+fn release(name: &str) -> ReleaseName {
+    name.parse().unwrap()
+}
+
+fn service(name: &str) -> ServiceName {
+    name.parse().unwrap()
+}
+
+fn time(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+/// A UUIDv7 that ends in this number.
+fn id(number: u16) -> EventId {
+    format!("019aa5c0-3c00-7000-8000-00000000{number:04x}").parse().unwrap()
+}
+
+fn event<T>(number: u16, source: &str, kind: impl Into<String>, data: T) -> CloudEvent<T> {
+    CloudEvent::new(id(number), source, kind, time("2026-11-21T09:00:00Z"), data)
+}
+
+pub(super) fn promotion() -> CloudEvent<Promotion> {
+    let image = |name: &str| PinnedImage {
+        repository: format!("registry.example.org/{name}"),
+        digest: Digest::of(name.as_bytes()),
+        tag: Some("v2".to_owned()),
+    };
+    let data = Promotion {
+        env: env(),
+        app: app(),
+        counter: Counter(2),
+        release: release("v2"),
+        intent: Intent::Rollback { to: Counter(1) },
+        images: BTreeMap::from([(service("app"), image("shop")), (service("migrator"), image("shop-migrator"))]),
+        variables: BTreeMap::from([("LOG_LEVEL".to_owned(), "info".to_owned())]),
+        bundle: BundleRef { digest: Digest::of(b"bundle"), bytes: 812 },
+        plan: RolloutPlan {
+            waves: vec![Wave { hosts: vec![host("host-a")] }, Wave { hosts: vec![host("host-b")] }],
+            deadline_ms: 900_000,
+            bake_ms: 5_000,
+        },
+        author: "ci".to_owned(),
+        link: Some("https://ci.example.org/pipelines/7".to_owned()),
+        expires_at: time("2026-11-21T10:00:00Z"),
+    };
+    event(1, "/landfall/producer/ci", TYPE_PROMOTED, data)
+}
+
+pub(super) fn presence() -> CloudEvent<Presence> {
+    let data = Presence {
+        env: env(),
+        host: host("host-a"),
+        executor_version: "0.1.0".to_owned(),
+        labels: BTreeMap::from([("zone".to_owned(), "eu-1".to_owned())]),
+        engine: EngineState::Answering { version: "28.5.2".to_owned() },
+        disk_free_bytes: 42_000_000_000,
+        key: "UAPUBLICKEYOFTHEHOST".to_owned(),
+        apps: BTreeMap::from([
+            (app(), Some(RunningRelease { counter: Counter(1), release: release("v1") })),
+            ("blog".parse().unwrap(), None),
+        ]),
+    };
+    event(2, "/landfall/host/host-a", TYPE_PRESENCE, data)
+}
+
+pub(super) fn dead_letter() -> CloudEvent<DeadLetter> {
+    let data = DeadLetter {
+        env: env(),
+        host: host("host-a"),
+        stream: "DESIRED".to_owned(),
+        sequence: 17,
+        subject: "landfall.staging.release.shop.promoted".to_owned(),
+        reason: Reason::new(ReasonCode::Malformed, "the event is not readable as dev.landfall.release.promoted.v1")
+            .hint("promote again with the landfall CLI"),
+        body_base64: "bm90IGFuIGV2ZW50".to_owned(),
+        body_bytes: 12,
+        signature: Some("[]".to_owned()),
+    };
+    event(3, "/landfall/host/host-a", TYPE_DEAD_LETTER, data)
+}
+
+pub(super) fn outcome(kind: OutcomeKind) -> CloudEvent<Outcome> {
+    let mut data = Outcome {
+        kind,
+        env: env(),
+        app: app(),
+        host: host("host-a"),
+        counter: Counter(2),
+        release: release("v2"),
+        promotion: id(1),
+        duration_ms: Some(1_250),
+        message: format!("shop v2: {kind}"),
+        reason: kind.is_failure().then(|| reason(kind)),
+        progress: None,
+        running: BTreeMap::new(),
+        migrations: Vec::new(),
+        former: None,
+        timings_ms: BTreeMap::new(),
+    };
+    let serves = |name: &str| BTreeMap::from([(service("app"), Digest::of(name.as_bytes()))]);
+    match kind {
+        OutcomeKind::ImagePulling => {
+            data.duration_ms = None;
+            data.progress = Some(Progress {
+                service: service("app"),
+                layers_done: 2,
+                layers_total: 5,
+                bytes_done: 1_048_576,
+                bytes_total: 4_194_304,
+            });
+        }
+        OutcomeKind::MigrationApplied => {
+            data.migrations = vec![AppliedMigration {
+                database: "shop".to_owned(),
+                description: "2 add orders note".to_owned(),
+                duration_ms: 40,
+            }];
+        }
+        OutcomeKind::ReleaseCommitted => data.running = serves("shop"),
+        OutcomeKind::RollbackRestored => data.former = Some(release("v1")),
+        OutcomeKind::DeploySucceeded => {
+            data.running = serves("shop");
+            data.timings_ms = BTreeMap::from([("image".to_owned(), 400), ("stack".to_owned(), 600)]);
+        }
+        OutcomeKind::DeployRolledBack => {
+            data.running = serves("shop v1");
+            data.former = Some(release("v1"));
+            data.timings_ms = BTreeMap::from([("readiness".to_owned(), 700), ("rollback".to_owned(), 500)]);
+        }
+        _ => {}
+    }
+    event(0x100 + kind as u16, "/landfall/host/host-a", kind.event_type(), data)
+}
+
+fn reason(kind: OutcomeKind) -> Reason {
+    let code = match kind {
+        OutcomeKind::ImageFailed => ReasonCode::ImageNotFound,
+        OutcomeKind::BackupFailed => ReasonCode::BackupFailed,
+        OutcomeKind::MigrationFailed | OutcomeKind::DeployFailed => ReasonCode::MigrationFailed,
+        OutcomeKind::StackFailed => ReasonCode::PortTaken,
+        OutcomeKind::SmokeFailed => ReasonCode::SmokeFailed,
+        OutcomeKind::RollbackFailed | OutcomeKind::DeployStuck => ReasonCode::RollbackFailed,
+        OutcomeKind::DeploySuperseded => ReasonCode::Superseded,
+        OutcomeKind::DeployRefused => ReasonCode::StaleCounter,
+        OutcomeKind::DeployNotReached => ReasonCode::NotReached,
+        _ => ReasonCode::Unhealthy,
+    };
+    Reason::new(code, "app answers 500 on :3000/api/ready")
+        .hint("landfall history shop --env staging")
+        .logs(vec![LogTail { source: "app".to_owned(), lines: vec!["database is not reachable".to_owned()] }])
+}
