@@ -1,0 +1,2 @@
+-- Nullable, so that version 1 can go on writing orders without it.
+ALTER TABLE orders ADD COLUMN note text;
