@@ -1,0 +1,23 @@
+//! Behind `landfall`, the command line for CI and for operators.
+//!
+//! In reading order: [`cli`] is the command line, [`run`] takes it to its end; [`context`] finds the settings and [`session`] hands them
+//! to the commands; [`output`] prints; [`error`] lists exit codes. Each command is a module of its own: [`init`], [`bus_apply`],
+//! [`promote`], [`rollback`], [`status`], [`history`], [`watch`], [`hosts`], [`lint`], [`doctor`], [`complete`].
+
+pub mod bus_apply;
+pub mod cli;
+pub mod complete;
+pub mod context;
+pub mod doctor;
+pub mod error;
+pub mod history;
+pub mod hosts;
+pub mod init;
+pub mod lint;
+pub mod output;
+pub mod promote;
+pub mod rollback;
+pub mod run;
+pub mod session;
+pub mod status;
+pub mod watch;
