@@ -4,6 +4,8 @@
 # Several of these run side by side, and beside an engine the machine already has.
 
 engine_deadline_s=60
+forwarding=/proc/sys/net/ipv4/ip_forward
+forwarding_was_off=/run/landfall-lab.forwarding-was-off
 
 start_own_engine() {
   claim_network
@@ -18,16 +20,36 @@ start_own_engine() {
 # claim_network: a bridge of our own on a /16 that nothing here routes. The bridge is the claim, made under a lock.
 claim_network() {
   bridge=lf$(lab_id)
-  exec 9>/run/lock/landfall-lab-network
-  flock 9
+  lock_networks
   network=$(free_network)
   gateway=$network.0.1
   echo "$network" >"$lab/network"
   ip link add "$bridge" type bridge
   ip address add "$gateway/24" dev "$bridge"
   ip link set "$bridge" up
+  enable_forwarding
   exec 9>&-
   allow_forwarding
+}
+
+lock_networks() {
+  exec 9>/run/landfall-lab.lock
+  flock 9
+}
+
+# Every engine wants forwarding on and warns at each container when it is off. The last laboratory to go switches it off
+# again, unless an engine of the machine's own has come to rely on it.
+enable_forwarding() {
+  if [[ $(<"$forwarding") == 0 ]]; then
+    touch "$forwarding_was_off"
+    echo 1 >"$forwarding"
+  fi
+}
+
+restore_forwarding() {
+  if [[ ! -e $forwarding_was_off ]] || ip -o link | grep -qE ' lf[0-9a-f]{10}:'; then return 0; fi
+  if ! ip link show docker0 >/dev/null 2>&1; then echo 0 >"$forwarding"; fi
+  rm -f "$forwarding_was_off"
 }
 
 # Another laboratory's engine adds bridges of 10.N.x.x at any time, so the whole 10.N counts as taken by its first address.
@@ -138,11 +160,14 @@ unmount_all() {
 # Bridges of compose projects carry addresses of our own /16: with the engine gone they are nobody else's.
 remove_network() {
   local name network
-  ip link delete "lf$(lab_id)" 2>/dev/null || true
   network=$(cat "$lab/network" 2>/dev/null) || return 0
+  lock_networks
+  ip link delete "lf$(lab_id)" 2>/dev/null || true
   while read -r name; do
     ip link delete "$name" 2>/dev/null || true
   done < <(ip -4 -o address | awk -v net="$network." 'index($4, net) == 1 { print $2 }')
+  restore_forwarding
+  exec 9>&-
   forbid_forwarding "$network"
   rm -f "$lab/network"
 }

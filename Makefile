@@ -1,0 +1,26 @@
+# Every recipe runs alike on a laptop and in CI (.ci/run calls the same ones).
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test bench lint schemas
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing (Debian, as root), or say what is missing and how to get it
+	@scripts/setup
+
+demo: setup ## the main job on real parts: three releases on two hosts, the third rolls back (KEEP=1 leaves it up)
+	cargo build --workspace --bins
+	@scripts/demo
+
+test: ## every test, on real NATS, Docker, registry and PostgreSQL
+	@scripts/test
+
+bench: setup ## Landfall against the bare engine API and docker compose by hand
+	@scripts/bench
+
+lint: ## formatting and clippy, warnings are errors
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+schemas: ## write the JSON Schema files from the types
+	cargo run --quiet --package landfall-schema --bin schema-gen
