@@ -1,1 +1,25 @@
+//! The harness of the cross-crate tests: every part is real, every test has its own.
+//!
+//! The parts that all tests share (the Docker engine, the registries, PostgreSQL, the NATS server's program) come from the lab that
+//! `make test` starts; [`lab`] finds them. In reading order: [`names`] keeps tests apart; [`process`] runs and ends children;
+//! [`nats`], [`database`], [`image`], [`registry`] and [`engine`] are one real part each; [`executor`] and [`cli`] run the real
+//! programs; [`stack`] writes compose files and [`promotion`] signs events; [`outcomes`] waits for what is published; [`scenario`] puts
+//! one environment together and takes it apart again.
 
+pub mod cli;
+pub mod database;
+pub mod engine;
+pub mod executor;
+pub mod http;
+pub mod image;
+pub mod lab;
+pub mod names;
+pub mod nats;
+pub mod outcomes;
+pub mod process;
+pub mod promotion;
+pub mod registry;
+pub mod registry_proxy;
+pub mod scenario;
+pub mod silent_engine;
+pub mod stack;

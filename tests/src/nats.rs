@@ -1,0 +1,87 @@
+//! A NATS server with JetStream for one test: own port, own store, restartable.
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use landfall_bus::{Bus, ConnectOptions};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::lab::Lab;
+use crate::names;
+use crate::process::{Process, until};
+
+const START_LIMIT: Duration = Duration::from_secs(10);
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub struct NatsServer {
+    program: PathBuf,
+    folder: TempDir,
+    port: u16,
+    process: Option<Process>,
+}
+
+impl NatsServer {
+    /// # Errors
+    /// When the server does not come up.
+    pub async fn start(lab: &Lab) -> Result<Self> {
+        let mut server = Self {
+            program: lab.nats_server.clone(),
+            folder: TempDir::with_prefix("landfall-nats-")?,
+            port: names::free_port()?,
+            process: None,
+        };
+        server.up().await?;
+        Ok(server)
+    }
+
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Starts the server again on the same port and store.
+    ///
+    /// # Errors
+    /// When it runs already or does not come up.
+    pub async fn up(&mut self) -> Result<()> {
+        ensure!(self.process.is_none(), "the NATS server runs already");
+        let folder = self.folder.path();
+        let mut command = Command::new(&self.program);
+        command.args(["-js", "-a", "127.0.0.1", "-p"]).arg(self.port.to_string()).arg("-sd").arg(folder.join("store"));
+        let mut process = Process::start("nats-server", &mut command, &folder.join("log"))?;
+        let port = self.port;
+        until("the NATS server answers", START_LIMIT, async || {
+            ensure!(process.is_running(), "it ended; its log:\n{}", crate::process::tail(&folder.join("log")));
+            Ok(TcpStream::connect(("127.0.0.1", port))?)
+        })
+        .await?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Stops the server; what it stored stays.
+    ///
+    /// # Errors
+    /// When it does not stop.
+    pub async fn down(&mut self) -> Result<()> {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::SIGTERM)?;
+            process.ended(STOP_LIMIT).await?;
+        }
+        Ok(())
+    }
+
+    /// A connection of the test's own.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn connect(&self) -> Result<Bus> {
+        let options =
+            ConnectOptions { url: self.url(), name: "landfall-tests".to_owned(), ..ConnectOptions::default() };
+        Ok(Bus::connect(&options).await?)
+    }
+}
