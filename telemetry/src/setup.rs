@@ -43,7 +43,9 @@ pub struct Options<'a> {
 pub enum TelemetryError {
     #[error("the log filter {filter:?} is not readable\n  hint: for example info,landfall_executor=debug")]
     Filter { filter: String, source: ParseError },
-    #[error("the OTLP exporter cannot be built\n  hint: check OTEL_EXPORTER_OTLP_ENDPOINT, for example http://127.0.0.1:4318")]
+    #[error(
+        "the OTLP exporter cannot be built\n  hint: check OTEL_EXPORTER_OTLP_ENDPOINT, for example http://127.0.0.1:4318"
+    )]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
     #[error("logging was set up already")]
     Twice(#[from] TryInitError),
