@@ -67,6 +67,8 @@ impl Bus {
         let mut subjects: Vec<(String, usize)> =
             listing.try_collect().await.map_err(|error| failed(self.cause(error)))?;
         subjects.sort();
+        // A listing that comes in pages may repeat a subject while the stream moves.
+        subjects.dedup_by(|a, b| a.0 == b.0);
         let mut found = Vec::with_capacity(subjects.len());
         for (subject, _) in subjects {
             // It may have aged out since it was listed.

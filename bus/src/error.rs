@@ -30,7 +30,7 @@ impl Cause {
 
     fn hint(&self) -> Option<&'static str> {
         if self.says(&["permissions violation"]) {
-            Some("these NATS credentials may not do that; ask for the permissions of this role (docs/permissions)")
+            Some("these NATS credentials may not do that; ask for the permissions of this role")
         } else if self.says(&["stream not found", "no stream found"]) {
             Some("the bus is not set up yet; run `landfall bus apply`")
         } else if self.says(&["no responders", "jetstream not enabled"]) {
