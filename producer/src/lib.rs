@@ -17,6 +17,7 @@ pub mod lint;
 pub mod output;
 pub mod promote;
 pub mod rollback;
+pub mod rollout;
 pub mod run;
 pub mod session;
 pub mod status;
