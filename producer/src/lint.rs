@@ -1,13 +1,133 @@
-//! `landfall lint`.
+//! `landfall lint`: compose files and their `x-landfall` settings, before anything is published. Everything wrong is said at once, each
+//! with its place. A plain compose file that knows nothing of Landfall is fine.
+//!
+//! [`yaml`] keeps places; [`sheets`] takes files together as Compose does; [`services`] and [`settings`] find problems, the latter with
+//! [`shape`], the JSON Schema of the settings; [`problem`] shows them.
+
+mod nearest;
+mod problem;
+mod services;
+mod settings;
+mod shape;
+mod sheets;
+mod yaml;
+
+#[cfg(test)]
+mod cases;
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use landfall_schema::layout::BUNDLE_MAX_BYTES;
+use serde::Serialize;
 
 use crate::error::{CliError, ExitCode};
+use crate::lint::problem::{Problem, ProblemView, Severity, render};
+use crate::lint::sheets::Sheets;
 use crate::session::Session;
 
 #[derive(Debug, Args)]
-pub struct LintArgs {}
+pub struct LintArgs {
+    /// Compose files, later ones override earlier ones; `-` is standard input. Default: the ones that Compose would take here
+    #[arg(value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Warnings count as errors
+    #[arg(long)]
+    pub strict: bool,
+}
 
-pub async fn run(_args: LintArgs, _cli: &Session) -> Result<ExitCode, CliError> {
-    Err(CliError::new("`landfall lint` is not built yet"))
+/// The names that Compose looks for, in its order, and what it adds to each.
+const DEFAULT_FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+const DEFAULT_OVERRIDES: [&str; 4] =
+    ["compose.override.yaml", "compose.override.yml", "docker-compose.override.yml", "docker-compose.override.yaml"];
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    files: &'a [String],
+    errors: usize,
+    warnings: usize,
+    problems: Vec<ProblemView<'a>>,
+}
+
+pub async fn run(args: LintArgs, cli: &Session) -> Result<ExitCode, CliError> {
+    let paths = if args.files.is_empty() { default_files(Path::new("."))? } else { args.files };
+    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let texts = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let problems = check(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+
+    let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let output = &cli.output;
+    if output.is_json() {
+        let views = problems.iter().map(|problem| ProblemView::new(problem, &names[problem.file])).collect();
+        output.json(&Report { files: &names, errors, warnings, problems: views })?;
+    } else {
+        for problem in &problems {
+            output.line(render(problem, &names[problem.file], &texts[problem.file]))?;
+        }
+        output.note(summary(&names.join(", "), errors, warnings));
+    }
+    let failed = errors > 0 || (args.strict && warnings > 0);
+    Ok(if failed { ExitCode::Error } else { ExitCode::Done })
+}
+
+/// Every problem of these files taken together, in the order of their places.
+fn check(texts: &[&str]) -> Vec<Problem> {
+    let (sheets, mut problems) = Sheets::read(texts);
+    // What is left of a text with a syntax error would only mislead.
+    if !problems.iter().any(|problem| problem.code == "yaml") {
+        problems.extend(services::check(&sheets));
+        problems.extend(settings::check(&sheets));
+    }
+    if texts.iter().all(|text| text.trim().is_empty()) {
+        problems.push(Problem::error(0, problem::Place::default(), "no-services", "the file is empty"));
+    }
+    problems.sort_by_key(|problem| (problem.file, problem.at.line, problem.at.column, problem.severity));
+    // A service that is merged from an anchor has its problems where the anchor stands, once.
+    problems.dedup();
+    problems
+}
+
+fn summary(names: &str, errors: usize, warnings: usize) -> String {
+    let counted = |count: usize, what: &str| match count {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    };
+    match (errors, warnings) {
+        (0, 0) => format!("{names}: nothing to complain about"),
+        _ => format!("{names}: {}, {}", counted(errors, "error"), counted(warnings, "warning")),
+    }
+}
+
+fn read(path: &Path) -> Result<String, CliError> {
+    let name = path.display();
+    let failed = |error: &std::io::Error| {
+        CliError::new(format!("cannot read the compose file {name}")).because(error).hint("name it: landfall lint FILE")
+    };
+    let mut bytes = Vec::new();
+    let limit = BUNDLE_MAX_BYTES as u64 + 1;
+    if path == Path::new("-") {
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    } else {
+        let file = std::fs::File::open(path).map_err(|error| failed(&error))?;
+        file.take(limit).read_to_end(&mut bytes).map_err(|error| failed(&error))?;
+    }
+    if bytes.len() > BUNDLE_MAX_BYTES {
+        return Err(CliError::new(format!("{name} has more than {BUNDLE_MAX_BYTES} bytes, which no bundle can carry")));
+    }
+    String::from_utf8(bytes)
+        .map_err(|error| CliError::new(format!("{name} is not UTF-8 text")).because(&error.utf8_error()))
+}
+
+/// The files that `docker compose` would take in this directory.
+fn default_files(directory: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let first = |names: &[&str]| names.iter().map(|name| directory.join(name)).find(|path| path.is_file());
+    let tidy = |path: PathBuf| path.strip_prefix(".").map(Path::to_owned).unwrap_or(path);
+    let Some(main) = first(&DEFAULT_FILES) else {
+        let tried = DEFAULT_FILES.join(", ");
+        return Err(CliError::new(format!("there is no compose file here; tried {tried}")).hint("landfall lint FILE"));
+    };
+    Ok([Some(main), first(&DEFAULT_OVERRIDES)].into_iter().flatten().map(tidy).collect())
 }

@@ -1,9 +1,9 @@
 //! "Did you mean": the known name that is closest to a mistyped one.
 
 /// Most single changes between a mistyped name and what was meant.
-const CHANGES_MAX: usize = 3;
+const CHANGES_MAX: usize = 4;
 
-pub(super) fn did_you_mean<'a>(typed: &str, known: &[&'a str]) -> Option<String> {
+pub(super) fn did_you_mean(typed: &str, known: &[&str]) -> Option<String> {
     nearest(typed, known).map(|name| format!("did you mean `{name}`?"))
 }
 
@@ -12,7 +12,8 @@ pub(super) fn nearest<'a>(typed: &str, known: &[&'a str]) -> Option<&'a str> {
     let normal = |text: &str| text.to_lowercase().replace('-', "_");
     let typed = normal(typed);
     let close = known.iter().map(|name| (distance(&typed, &normal(name)), *name)).filter(|(far, _)| *far <= limit);
-    let begun = known.iter().find(|name| typed.len() >= 3 && (normal(name).starts_with(&typed) || typed.starts_with(*name)));
+    let begun =
+        known.iter().find(|name| typed.len() >= 3 && (normal(name).starts_with(&typed) || typed.starts_with(*name)));
     close.min().map(|(_, name)| name).or(begun.copied())
 }
 

@@ -77,7 +77,9 @@ impl Checker<'_> {
                     .then(|| "put it in quotes".to_owned());
                 self.expected("text", node, path, hint);
             }
-            Some("boolean") if !matches!(node.value, Value::Bool(_)) => self.expected("true or false", node, path, None),
+            Some("boolean") if !matches!(node.value, Value::Bool(_)) => {
+                self.expected("true or false", node, path, None)
+            }
             _ => {}
         }
     }
@@ -161,7 +163,8 @@ fn accepts_null(schema: &Json) -> bool {
     let null = Json::from("null");
     let listed = |list: Option<&Json>| list.and_then(Json::as_array).is_some_and(|all| all.contains(&null));
     let alternative = |one: &Json| one.get("type") == Some(&null);
-    listed(schema.get("type")) || schema.get("anyOf").and_then(Json::as_array).is_some_and(|all| all.iter().any(alternative))
+    listed(schema.get("type"))
+        || schema.get("anyOf").and_then(Json::as_array).is_some_and(|all| all.iter().any(alternative))
 }
 
 fn expected_type(schema: &Json) -> Option<&str> {

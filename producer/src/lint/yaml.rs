@@ -113,7 +113,8 @@ pub(super) struct Fault {
 
 /// Every document of the text as far as it is readable, and what is wrong with it.
 pub(super) fn parse(text: &str) -> (Vec<Rc<Node>>, Vec<Fault>) {
-    let options = Options { emit_comments: false, ..Options::default() };
+    let mut options = Options::default();
+    options.set_emit_comments(false);
     let mut builder = Builder {
         parser: Parser::new_from_str_with_options(text, options),
         anchors: HashMap::new(),
@@ -294,7 +295,8 @@ fn resolve(text: &str) -> Value {
         return Value::Text(text.to_owned());
     }
     let digits = text.replace('_', "");
-    let radix = |prefix: &str, radix| digits.strip_prefix(prefix).and_then(|rest| i64::from_str_radix(rest, radix).ok());
+    let radix =
+        |prefix: &str, radix| digits.strip_prefix(prefix).and_then(|rest| i64::from_str_radix(rest, radix).ok());
     if let Some(value) = digits.parse().ok().or(radix("0x", 16)).or(radix("0o", 8)).or(radix("0b", 2)) {
         return Value::Int(value);
     }
