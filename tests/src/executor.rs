@@ -85,6 +85,10 @@ impl ExecutorProcess {
         self.process.as_mut().is_some_and(Process::is_running)
     }
 
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// # Errors
     /// When it does not run.
     pub fn signal(&self, signal: Signal) -> Result<()> {
