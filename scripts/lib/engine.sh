@@ -1,4 +1,6 @@
 # shellcheck shell=bash
+# The parts of a laboratory share its variables (lab, gateway, free_port and the like); scripts/lab declares and sources them.
+# shellcheck disable=SC2154,SC2034
 # The Docker engine of a laboratory: its own dockerd and containerd, in the host's network namespace, so that published
 # ports answer at 127.0.0.1. It touches no firewall rule: published ports go through docker-proxy, which needs none.
 # Several of these run side by side, and beside an engine the machine already has.

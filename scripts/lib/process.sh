@@ -1,4 +1,6 @@
 # shellcheck shell=bash
+# The parts of a laboratory share its variables (lab, gateway, free_port and the like); scripts/lab declares and sources them.
+# shellcheck disable=SC2154,SC2034
 # Background processes of one laboratory. Each carries LANDFALL_LAB_OWNER=<folder> in its environment, so that a process
 # is ended because it is provably ours and never because of its name or of a reused number.
 

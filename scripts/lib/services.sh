@@ -1,4 +1,6 @@
 # shellcheck shell=bash
+# The parts of a laboratory share its variables (lab, gateway, free_port and the like); scripts/lab declares and sources them.
+# shellcheck disable=SC2154,SC2034
 # What stands beside the engine: NATS with JetStream, two registries and PostgreSQL.
 
 service_deadline_s=30
