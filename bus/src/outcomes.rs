@@ -66,18 +66,31 @@ impl Bus {
     /// # Errors
     /// [`BusError::ReadHistory`].
     pub async fn outcomes_so_far(&self, filter: &str) -> Result<Vec<Delivered>, BusError> {
-        self.read_so_far(OUTCOMES, filter).await
+        self.read_so_far(OUTCOMES, filter, DeliverPolicy::All).await
     }
 
-    /// Everything under the filter that the stream holds now. The server's own count of what is pending says when it is complete.
-    pub(crate) async fn read_so_far(&self, stream: &str, filter: &str) -> Result<Vec<Delivered>, BusError> {
+    /// The newest outcome of every kind per application and host under the filter, oldest first: what there is to say about now.
+    ///
+    /// # Errors
+    /// [`BusError::ReadHistory`].
+    pub async fn newest_outcomes(&self, filter: &str) -> Result<Vec<Delivered>, BusError> {
+        self.read_so_far(OUTCOMES, filter, DeliverPolicy::LastPerSubject).await
+    }
+
+    /// What the stream holds now under the filter. The server's own count of what is pending says when it is complete.
+    pub(crate) async fn read_so_far(
+        &self,
+        stream: &str,
+        filter: &str,
+        deliver_policy: DeliverPolicy,
+    ) -> Result<Vec<Delivered>, BusError> {
         let failed = |source: Cause| BusError::ReadHistory { filter: filter.to_owned(), source };
         let stream = self.jetstream().get_stream_no_info(stream).await.map_err(|error| failed(self.cause(error)))?;
         let name = self.unique_name("read");
         let config = PullConfig {
             name: Some(name.clone()),
             filter_subject: filter.to_owned(),
-            deliver_policy: DeliverPolicy::All,
+            deliver_policy,
             ack_policy: AckPolicy::None,
             inactive_threshold: READER_INACTIVE_MAX,
             memory_storage: true,

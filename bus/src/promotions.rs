@@ -2,6 +2,7 @@
 
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
+use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
@@ -38,7 +39,7 @@ impl Bus {
             Some(app) => subject::promoted(env, app).to_string(),
             None => subject::promoted_filter(env),
         };
-        self.read_so_far(RELEASES, &filter).await
+        self.read_so_far(RELEASES, &filter, DeliverPolicy::All).await
     }
 
     /// Signs and publishes a promotion, provided that the last one on its subject is still `expected_last_sequence` (0 for none).

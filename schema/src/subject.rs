@@ -13,6 +13,14 @@ impl Subject {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Reads back a subject that was written down earlier; `None` for what is no subject of Landfall without wildcards.
+    pub fn stored(text: &str) -> Option<Self> {
+        let ours = text.starts_with("landfall.");
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        let whole = text.split('.').all(|token| !token.is_empty() && token.chars().all(plain));
+        (ours && whole).then(|| Self(text.to_owned()))
+    }
 }
 
 impl fmt::Display for Subject {
@@ -41,6 +49,12 @@ pub fn outcome(env: &EnvName, app: &AppName, host: &HostName, kind: OutcomeKind)
 pub fn outcome_filter(env: &EnvName, app: Option<&AppName>) -> String {
     let app = app.map_or("*", AppName::as_str);
     format!("landfall.{env}.outcome.{app}.>")
+}
+
+/// Only how deploys ended: of one application, or of all.
+pub fn terminal_filter(env: &EnvName, app: Option<&AppName>) -> String {
+    let app = app.map_or("*", AppName::as_str);
+    format!("landfall.{env}.outcome.{app}.*.deploy.*")
 }
 
 pub fn presence(env: &EnvName, host: &HostName) -> Subject {

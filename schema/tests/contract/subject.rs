@@ -53,6 +53,8 @@ fn filters_find_their_subjects_and_no_others() {
         assert!(matches(&subject::outcome_filter(&env(), None), outcome.as_str()), "{outcome}");
         assert!(matches(&subject::outcome_filter(&env(), Some(&app())), outcome.as_str()), "{outcome}");
         assert!(!matches(&subject::outcome_filter(&env(), Some(&"blog".parse().unwrap())), outcome.as_str()));
+        assert_eq!(matches(&subject::terminal_filter(&env(), None), outcome.as_str()), kind.is_terminal(), "{outcome}");
+        assert_eq!(matches(&subject::terminal_filter(&env(), Some(&app())), outcome.as_str()), kind.is_terminal());
     }
 }
 
