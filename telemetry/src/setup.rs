@@ -67,7 +67,7 @@ impl Drop for Guard {
 }
 
 /// Sets logging up for the whole process, and traces if an endpoint is configured. Call it before an async runtime is entered: the
-/// exporter has a thread and a blocking client of its own.
+/// exporter has a thread and a blocking client of its own. A rustls provider must be installed by then.
 ///
 /// # Errors
 /// [`TelemetryError`]; nothing is set up then.
