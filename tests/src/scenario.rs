@@ -291,6 +291,26 @@ impl Scenario {
         Ok(())
     }
 
+    /// Which container of the application serves on the first host.
+    ///
+    /// # Errors
+    /// When none does.
+    pub fn container(&self) -> Result<String> {
+        self.engine.container_id(&self.hosts[0].project, "app")
+    }
+
+    /// On the first host exactly this digest serves the application, by the engine's word, and `version` by its own.
+    ///
+    /// # Errors
+    /// When that is not so.
+    pub async fn assert_runs(&self, image: &PushedImage, version: &str) -> Result<()> {
+        self.assert_serves(version).await?;
+        let running = self.engine.running_digests(&self.hosts[0].project)?;
+        let digests = running.get("app").context("no container of app runs")?;
+        ensure!(digests.contains(&image.digest), "{digests:?} runs, expected {}", image.digest);
+        Ok(())
+    }
+
     /// The CLI, set up for this environment as a CI job would.
     ///
     /// # Errors
@@ -302,7 +322,9 @@ impl Scenario {
         std::fs::write(&key, format!("{}\n", self.promoter.seed()?))?;
         restrict(&key)?;
         let cli = Cli::new(&home).variable("NATS_URL", &self.nats.url()).variable("LANDFALL_ENV", self.env.as_str());
-        Ok(cli.variable("LANDFALL_KEY_FILE", &key.to_string_lossy()).variable("DOCKER_HOST", &self.lab.docker_host))
+        Ok(cli
+            .variable("LANDFALL_SIGNING_KEY_FILE", &key.to_string_lossy())
+            .variable("DOCKER_HOST", &self.lab.docker_host))
     }
 }
 

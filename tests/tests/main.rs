@@ -1,4 +1,15 @@
 //! All cross-crate tests, one binary. They need the lab: run them with `make test`.
 #![allow(clippy::unwrap_used)]
 
+mod architecture;
+mod audit;
+mod bad_events;
+mod bad_stack;
+mod cli;
+mod expect;
 mod good;
+mod migrations;
+mod names;
+mod recovery;
+mod registry;
+mod rollback;

@@ -1,0 +1,130 @@
+//! Who may depend on whom. The folders show the architecture; this test keeps them honest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+/// Crate of ours -> those of ours that it may depend on.
+const ALLOWED: [(&str, &[&str]); 7] = [
+    ("landfall-schema", &[]),
+    ("landfall-telemetry", &[]),
+    ("landfall-deploy", &["landfall-schema"]),
+    ("landfall-bus", &["landfall-schema"]),
+    ("landfall-executor", &["landfall-schema", "landfall-deploy", "landfall-bus", "landfall-telemetry"]),
+    ("landfall", &["landfall-schema", "landfall-deploy", "landfall-bus", "landfall-telemetry"]),
+    ("landfall-audit", &["landfall-schema", "landfall-bus", "landfall-telemetry"]),
+];
+
+/// The whole dependency list of the engine: nothing in it can do IO, read a clock or spawn.
+const DEPLOY: [&str; 3] = ["landfall-schema", "serde", "thiserror"];
+
+struct Package {
+    /// Name, and whether it is needed for tests alone.
+    dependencies: Vec<(String, bool)>,
+    has_program: bool,
+}
+
+fn packages() -> Result<BTreeMap<String, Package>> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let output = Command::new(cargo)
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1", "--manifest-path"])
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"))
+        .output()?;
+    ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout)?;
+    let mut packages = BTreeMap::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let dependencies = package["dependencies"].as_array().into_iter().flatten();
+        let dependencies = dependencies.map(|one| (text(&one["name"]), one["kind"] == "dev")).collect();
+        let targets = package["targets"].as_array().into_iter().flatten();
+        let has_program = targets.flat_map(|target| target["kind"].as_array()).flatten().any(|kind| kind == "bin");
+        packages.insert(text(&package["name"]), Package { dependencies, has_program });
+    }
+    Ok(packages)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn dependencies_point_one_way() -> Result<()> {
+    let packages = packages()?;
+    let ours: BTreeSet<&str> = packages.keys().map(String::as_str).collect();
+    for (name, allowed) in ALLOWED {
+        let Some(package) = packages.get(name) else { panic!("there is no crate {name}; ours are {ours:?}") };
+        for (dependency, _) in package.dependencies.iter().filter(|(dependency, _)| ours.contains(dependency.as_str()))
+        {
+            assert!(allowed.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
+        }
+    }
+    let listed: BTreeSet<&str> = ALLOWED.iter().map(|(name, _)| *name).chain(["landfall-tests"]).collect();
+    assert_eq!(ours, listed, "a new crate needs its place in the architecture");
+    Ok(())
+}
+
+#[test]
+fn programs_do_not_depend_on_each_other() -> Result<()> {
+    let packages = packages()?;
+    // The schema's program writes its files; it is nobody's daemon.
+    let is_program =
+        |name: &str| name != "landfall-schema" && packages.get(name).is_some_and(|package| package.has_program);
+    for (name, package) in packages.iter().filter(|(name, _)| is_program(name)) {
+        for (dependency, _) in &package.dependencies {
+            assert!(!is_program(dependency), "{name} must not depend on {dependency}");
+        }
+    }
+    assert_eq!(packages.keys().filter(|name| is_program(name)).count(), 3);
+    Ok(())
+}
+
+#[test]
+fn the_engine_has_nothing_to_do_io_with() -> Result<()> {
+    let packages = packages()?;
+    let mut needed: Vec<&str> = packages["landfall-deploy"]
+        .dependencies
+        .iter()
+        .filter(|(_, dev)| !dev)
+        .map(|(name, _)| name.as_str())
+        .collect();
+    needed.sort_unstable();
+    assert_eq!(needed, DEPLOY);
+    let lints = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/clippy.toml"))?;
+    for forbidden in ["std::time::SystemTime::now", "std::process::Command::new", "std::env::var"] {
+        assert!(lints.contains(forbidden), "deploy/clippy.toml does not forbid {forbidden}");
+    }
+    Ok(())
+}
+
+#[test]
+fn subjects_and_streams_are_spelled_in_one_place() -> Result<()> {
+    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let mut found = Vec::new();
+    for package in ["deploy", "bus", "telemetry", "executor", "producer", "audit"] {
+        search(&root.join(package).join("src"), &mut found)?;
+    }
+    assert!(found.is_empty(), "subjects are spelled outside of schema/src/subject.rs:\n{}", found.join("\n"));
+    Ok(())
+}
+
+/// Source lines before a file's tests that put a subject together.
+fn search(folder: &std::path::Path, found: &mut Vec<String>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            search(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let source = std::fs::read_to_string(&path)?;
+            let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+            let is_test = path.components().any(|part| part.as_os_str() == "tests") || path.ends_with("tests.rs");
+            let lines = code.lines().enumerate().filter(|(_, line)| !is_test && !line.trim_start().starts_with("//"));
+            let spells = |line: &str| ["\"landfall.{", "\"landfall.*"].iter().any(|start| line.contains(start));
+            for (number, line) in lines.filter(|(_, line)| spells(line)) {
+                found.push(format!("{}:{}: {}", path.display(), number + 1, line.trim()));
+            }
+        }
+    }
+    Ok(())
+}

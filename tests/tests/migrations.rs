@@ -1,0 +1,263 @@
+//! Migrations of both kinds, before anything is swapped; and backups before them.
+
+use anyhow::Result;
+use landfall_schema::outcome::{OutcomeKind, ReasonCode};
+use landfall_tests::database::Database;
+use landfall_tests::image::AppImage;
+use landfall_tests::scenario::Scenario;
+use landfall_tests::stack::Stack;
+
+use crate::expect::{Served, ended};
+
+const ORDERS: (&str, &str) = ("0001_create_orders.sql", "CREATE TABLE orders (id BIGINT PRIMARY KEY);");
+const NOTE: (&str, &str) = ("0002_add_orders_note.sql", "ALTER TABLE orders ADD COLUMN note TEXT;");
+const BROKEN: (&str, &str) = ("0002_broken.sql", "ALTER TABLE nowhere ADD COLUMN note TEXT;");
+const FROM_ENV: &str = "migrations: {path: /migrations, url: \"${DATABASE_URL}\", database: shop}";
+
+fn with(image: AppImage, files: &[(&str, &str)]) -> AppImage {
+    files.iter().fold(image, |image, (name, sql)| image.migration(name, sql))
+}
+
+/// Adds a line to the `.env` of the first host.
+fn set(scenario: &mut Scenario, name: &str, value: &str) -> Result<()> {
+    let path = scenario.host().directory.join(".env");
+    let text = std::fs::read_to_string(&path)?;
+    Ok(std::fs::write(path, format!("{text}{name}={value}\n"))?)
+}
+
+#[tokio::test]
+async fn sql_files_migrate_postgresql_once_each() -> Result<()> {
+    let mut scenario = Scenario::start().await?;
+    let database = Database::create(&scenario.lab).await?;
+    set(&mut scenario, "DATABASE_URL", &database.url)?;
+    let v1 = scenario.push("v1", with(AppImage::version("v1"), &[ORDERS])).await?;
+    let v2 = scenario.push("v2", with(AppImage::version("v2"), &[ORDERS, NOTE])).await?;
+
+    scenario.succeed(&Stack::app(&v1).app_settings(FROM_ENV)).await?;
+    let applied = scenario.reaches(0, 1, OutcomeKind::MigrationApplied).await?.migrations;
+    assert_eq!(applied.len(), 1, "{applied:?}");
+    assert_eq!(applied[0].database, "shop");
+    assert!(applied[0].description.contains("create orders"), "{applied:?}");
+
+    scenario.succeed(&Stack::app(&v2).app_settings(FROM_ENV)).await?;
+    let applied = scenario.reaches(0, 2, OutcomeKind::MigrationApplied).await?.migrations;
+    assert!(applied.len() == 1 && applied[0].description.contains("add orders note"), "{applied:?}");
+    scenario.assert_serves("v2").await?;
+
+    let columns = "SELECT column_name::text FROM information_schema.columns WHERE table_name = 'orders' ORDER BY 1";
+    assert_eq!(database.texts(columns).await?, ["id", "note"]);
+    let kinds = scenario.outcomes.kinds("host-a", 2);
+    let position = |kind| kinds.iter().position(|&found| found == kind).unwrap_or(usize::MAX);
+    assert!(position(OutcomeKind::MigrationApplied) < position(OutcomeKind::StackUpdating), "{kinds:?}");
+
+    // Back to v1: the schema stays, and the newer migration in the database is no trouble.
+    scenario.succeed(&Stack::app(&v1).app_settings(FROM_ENV)).await?;
+    scenario.assert_serves("v1").await?;
+    assert_eq!(database.texts(columns).await?, ["id", "note"]);
+    let published: String =
+        scenario.outcomes.seen().iter().map(|published| String::from_utf8_lossy(&published.message.body)).collect();
+    let password = database.url.split_once("landfall:").and_then(|(_, rest)| rest.split_once('@')).unwrap().0;
+    assert!(!published.contains(password), "the database's password was published");
+    assert!(!scenario.host().executor.whole_log()?.contains(password), "the database's password was logged");
+    Ok(())
+}
+
+#[tokio::test]
+async fn sql_files_migrate_sqlite() -> Result<()> {
+    let mut scenario = Scenario::start().await?;
+    let file = scenario.folder().join("shop.db");
+    set(&mut scenario, "DATABASE_URL", &format!("sqlite://{}?mode=rwc", file.display()))?;
+    let v1 = scenario.push("v1", with(AppImage::version("v1"), &[ORDERS])).await?;
+    let v2 = scenario.push("v2", with(AppImage::version("v2"), &[ORDERS, NOTE])).await?;
+    scenario.succeed(&Stack::app(&v1).app_settings(FROM_ENV)).await?;
+    scenario.succeed(&Stack::app(&v2).app_settings(FROM_ENV)).await?;
+    scenario.assert_serves("v2").await?;
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await?;
+    let columns: Vec<(String,)> =
+        sqlx::query_as("SELECT name FROM pragma_table_info('orders') ORDER BY 1").fetch_all(&pool).await?;
+    assert_eq!(columns, [("id".to_owned(),), ("note".to_owned(),)]);
+    pool.close().await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_failing_sql_migration_touches_nothing() -> Result<()> {
+    let mut scenario = Scenario::start().await?;
+    let database = Database::create(&scenario.lab).await?;
+    set(&mut scenario, "DATABASE_URL", &database.url)?;
+    let mut served = Served::over(scenario).await?;
+    let v2 = served.scenario.push("v2", with(AppImage::version("v2"), &[ORDERS, BROKEN])).await?;
+    let reason = served.assert_fails(&Stack::app(&v2).app_settings(FROM_ENV), ReasonCode::MigrationFailed).await?;
+    assert!(reason.message.contains("nowhere") || reason.message.contains("broken"), "{reason:#?}");
+    let fixed = served.scenario.push("v3", with(AppImage::version("v3"), &[ORDERS, NOTE])).await?;
+    served.scenario.succeed(&Stack::app(&fixed).app_settings(FROM_ENV)).await?;
+    served.scenario.assert_serves("v3").await
+}
+
+#[tokio::test]
+async fn a_migration_that_was_edited_after_it_was_applied_is_told() -> Result<()> {
+    let mut scenario = Scenario::start().await?;
+    let database = Database::create(&scenario.lab).await?;
+    set(&mut scenario, "DATABASE_URL", &database.url)?;
+    let v1 = scenario.push("v1", with(AppImage::version("v1"), &[ORDERS])).await?;
+    scenario.succeed(&Stack::app(&v1).app_settings(FROM_ENV)).await?;
+    let edited = ("0001_create_orders.sql", "CREATE TABLE orders (id TEXT PRIMARY KEY);");
+    let v2 = scenario.push("v2", with(AppImage::version("v2"), &[edited])).await?;
+    let outcome = scenario.deploy(&Stack::app(&v2).app_settings(FROM_ENV)).await?;
+    ended(&outcome, OutcomeKind::DeployFailed, ReasonCode::MigrationFailed);
+    scenario.assert_runs(&v1, "v1").await?;
+    // The lock was given back: the next one does not wait for it.
+    let v3 = scenario.push("v3", with(AppImage::version("v3"), &[ORDERS, NOTE])).await?;
+    scenario.succeed(&Stack::app(&v3).app_settings(FROM_ENV)).await?;
+    scenario.assert_serves("v3").await
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_fails_the_migration() -> Result<()> {
+    let mut scenario = Scenario::start().await?;
+    set(&mut scenario, "DATABASE_URL", "postgres://shop:pa55word@127.0.0.1:1/shop")?;
+    let mut served = Served::over(scenario).await?;
+    let v2 = served.scenario.push("v2", with(AppImage::version("v2"), &[ORDERS])).await?;
+    let settings = format!("{FROM_ENV}\ndeadline_ms: 2000");
+    let reason = served.assert_fails(&Stack::app(&v2).app_settings(&settings), ReasonCode::MigrationFailed).await?;
+    assert!(!reason.message.contains("pa55word"), "{reason:#?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_migrator_service_runs_before_the_swap() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let directory = served.scenario.host().directory.clone();
+    std::fs::create_dir_all(directory.join("data"))?;
+    let v2 = served.scenario.push("v2", AppImage::version("v2")).await?;
+    let migrator = served
+        .scenario
+        .push("migrator", AppImage::version("m").script("date > /data/migrated; echo 3 migrations applied"))
+        .await?;
+    let stack =
+        Stack::app(&v2).app_lines("depends_on: {migrator: {condition: service_completed_successfully}}").service(
+            "migrator",
+            &migrator,
+            "init: true\nrestart: \"no\"\nvolumes: [./data:/data]",
+            "role: migrate\ndatabase: shop",
+        );
+    served.scenario.succeed(&stack).await?;
+    let applied = served.scenario.reaches(0, 2, OutcomeKind::MigrationApplied).await?.migrations;
+    assert_eq!(applied[0].database, "shop");
+    assert!(applied[0].description.contains("3 migrations applied"), "{applied:?}");
+    assert!(directory.join("data/migrated").exists());
+    served.scenario.assert_runs(&v2, "v2").await?;
+    let project = served.scenario.host().project.clone();
+    let services: Vec<String> = served.scenario.engine.running_digests(&project)?.into_keys().collect();
+    assert_eq!(services, ["app"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_failing_migrator_service_touches_nothing() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let v2 = served.scenario.push("v2", AppImage::version("v2")).await?;
+    let migrator =
+        served.scenario.push("migrator", AppImage::version("m").script("echo relation exists already; exit 7")).await?;
+    let stack = Stack::app(&v2).service("migrator", &migrator, "init: true", "role: migrate");
+    let reason = served.assert_fails(&stack, ReasonCode::MigrationFailed).await?;
+    assert!(
+        reason.logs.iter().flat_map(|tail| &tail.lines).any(|line| line.contains("relation exists")),
+        "{reason:#?}"
+    );
+    served.assert_goes_on().await
+}
+
+#[tokio::test]
+async fn a_migrator_service_that_hangs_is_ended() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let v2 = served.scenario.push("v2", AppImage::version("v2")).await?;
+    let migrator = served.scenario.push("migrator", AppImage::version("m").script("exec sleep 600")).await?;
+    let settings = "role: migrate\ndeadline_ms: 1500";
+    let stack = Stack::app(&v2).service("migrator", &migrator, "init: true\nstop_grace_period: 1s", settings);
+    let outcome = served.scenario.deploy(&stack).await?;
+    assert_eq!(outcome.kind, OutcomeKind::DeployFailed, "{outcome:#?}");
+    let code = outcome.reason.unwrap().code;
+    assert!(matches!(code, ReasonCode::MigrationFailed | ReasonCode::DeadlineExceeded), "{code:?}");
+    served.assert_untouched().await?;
+    let project = served.scenario.host().project.clone();
+    let running = served.scenario.engine.running_digests(&project)?;
+    assert_eq!(running.into_keys().collect::<Vec<_>>(), ["app"], "the migrator still runs");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_backup_runs_before_the_migration() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let directory = served.scenario.host().directory.clone();
+    std::fs::create_dir_all(directory.join("data"))?;
+    let v2 = served.scenario.push("v2", AppImage::version("v2")).await?;
+    let backup = served.scenario.push("backup", AppImage::version("b").script("echo backup >> /data/order")).await?;
+    let migrator =
+        served.scenario.push("migrator", AppImage::version("m").script("echo migration >> /data/order")).await?;
+    let stack = Stack::app(&v2)
+        .service("backup", &backup, "init: true\nvolumes: [./data:/data]", "role: backup")
+        .service("migrator", &migrator, "init: true\nvolumes: [./data:/data]", "role: migrate");
+    served.scenario.succeed(&stack).await?;
+    assert_eq!(std::fs::read_to_string(directory.join("data/order"))?, "backup\nmigration\n");
+    let kinds = served.scenario.outcomes.kinds("host-a", 2);
+    assert!(kinds.contains(&OutcomeKind::BackupTaken), "{kinds:?}");
+    served.scenario.assert_serves("v2").await
+}
+
+#[tokio::test]
+async fn a_backup_command_runs_in_the_running_container() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let directory = served.scenario.host().directory.clone();
+    std::fs::create_dir_all(directory.join("data"))?;
+    let database = served.scenario.push("database", AppImage::version("db").script("exec sleep 1000000")).await?;
+    let migrator =
+        served.scenario.push("migrator", AppImage::version("m").script("echo migration >> /data/order")).await?;
+    let v2 = served.scenario.push("v2", AppImage::version("v2")).await?;
+    let stack = |backup: &str| {
+        Stack::app(&v2)
+            .service(
+                "db",
+                &database,
+                "init: true\nstop_grace_period: 1s\nvolumes: [./data:/data]",
+                &format!("backup: [sh, -c, \"{backup}\"]"),
+            )
+            .service("migrator", &migrator, "init: true\nvolumes: [./data:/data]", "role: migrate")
+    };
+    // The first time there is no container to run it in.
+    served.scenario.succeed(&stack("echo backup >> /data/order")).await?;
+    std::fs::remove_file(directory.join("data/order"))?;
+    served.scenario.succeed(&stack("echo backup >> /data/order").app_lines("environment: {NEXT: \"1\"}")).await?;
+    assert_eq!(std::fs::read_to_string(directory.join("data/order"))?, "backup\nmigration\n");
+
+    std::fs::remove_file(directory.join("data/order"))?;
+    let before = served.scenario.container()?;
+    let outcome =
+        served.scenario.deploy(&stack("echo no space left; exit 1").app_lines("environment: {NEXT: \"2\"}")).await?;
+    ended(&outcome, OutcomeKind::DeployFailed, ReasonCode::BackupFailed);
+    assert!(!directory.join("data/order").exists(), "the migration ran although the backup failed");
+    assert_eq!(served.scenario.container()?, before);
+    served.scenario.assert_serves("v2").await
+}
+
+#[tokio::test]
+async fn a_failing_backup_service_stops_the_deploy() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let directory = served.scenario.host().directory.clone();
+    std::fs::create_dir_all(directory.join("data"))?;
+    let v2 = served.scenario.push("v2", AppImage::version("v2")).await?;
+    let backup =
+        served.scenario.push("backup", AppImage::version("b").script("echo no space left on device; exit 1")).await?;
+    let migrator =
+        served.scenario.push("migrator", AppImage::version("m").script("echo migration >> /data/order")).await?;
+    let stack = Stack::app(&v2).service("backup", &backup, "init: true", "role: backup").service(
+        "migrator",
+        &migrator,
+        "init: true\nvolumes: [./data:/data]",
+        "role: migrate",
+    );
+    let reason = served.assert_fails(&stack, ReasonCode::BackupFailed).await?;
+    assert!(reason.logs.iter().flat_map(|tail| &tail.lines).any(|line| line.contains("no space left")), "{reason:#?}");
+    assert!(!directory.join("data/order").exists(), "the migration ran although the backup failed");
+    Ok(())
+}
