@@ -14,7 +14,7 @@ start_own_engine() {
   write_engine_config
   start_process containerd "$(tool_path containerd)" --config "$lab/engine/containerd.toml"
   await containerd "$engine_deadline_s" test -S "$lab/containerd.sock"
-  start_process dockerd env PATH="$PATH:/usr/sbin:/sbin" "$(tool_path dockerd)" --config-file "$lab/engine/dockerd.json"
+  start_process dockerd "$(tool_path dockerd)" --config-file "$lab/engine/dockerd.json"
   await dockerd "$engine_deadline_s" docker --host "unix://$lab/docker.sock" version
   docker_host=unix://$lab/docker.sock
 }
@@ -49,7 +49,7 @@ enable_forwarding() {
 }
 
 restore_forwarding() {
-  if [[ ! -e $forwarding_was_off ]] || ip -o link | grep -qE ' lf[0-9a-f]{10}:'; then return 0; fi
+  if [[ ! -e $forwarding_was_off || -n $(ip -o link | awk '$2 ~ /^lf[0-9a-f]{10}:/') ]]; then return 0; fi
   if ! ip link show docker0 >/dev/null 2>&1; then echo 0 >"$forwarding"; fi
   rm -f "$forwarding_was_off"
 }
@@ -69,7 +69,7 @@ free_network() {
 
 # An engine of the machine may have set the FORWARD policy to DROP, which (through br_netfilter) cuts off our bridges too.
 allow_forwarding() {
-  if iptables -w -S FORWARD 2>/dev/null | grep -qx -- '-P FORWARD DROP'; then
+  if grep -qx -- '-P FORWARD DROP' <<<"$(iptables -w -S FORWARD 2>/dev/null)"; then
     iptables -w -I FORWARD -s "$network.0.0/16" -d "$network.0.0/16" -j ACCEPT
   fi
 }

@@ -17,7 +17,7 @@ start_process() {
 
 # A process belongs to this laboratory when it was started with its mark.
 is_ours() {
-  { tr '\0' '\n' <"/proc/$1/environ"; } 2>/dev/null | grep -qxF "LANDFALL_LAB_OWNER=$lab"
+  grep -qzxF "LANDFALL_LAB_OWNER=$lab" "/proc/$1/environ" 2>/dev/null
 }
 
 our_processes() {

@@ -2,11 +2,16 @@
 # The tools that a laboratory is made of: where they are found, and which version is good enough.
 # What is unpacked into the tools folder comes first, then PATH, then the places Debian keeps off a user's PATH.
 
+# Servers and runuser live where a plain user's PATH does not reach.
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
 tools_dir() { printf '%s' "${LANDFALL_TOOLS:-$repository/.landfall/tools}"; }
 
-# Every tool in the order in which a person would install them. `cargo` and `cc` are here because the build needs them.
-all_tools=(cargo cc docker dockerd containerd runc compose nats-server nats-server-2.10 docker-registry postgres psql
-  busybox ip iptables htpasswd)
+# Every tool in the order in which a person would install them: what the build needs, then what a laboratory needs.
+laboratory_tools=(docker dockerd containerd runc compose nats-server nats-server-2.10 docker-registry postgres psql busybox
+  ip iptables htpasswd)
+# shellcheck disable=SC2034 # scripts/setup reads it
+all_tools=(cargo cc "${laboratory_tools[@]}")
 
 # tool_path NAME: prints the path of a tool, or fails when there is none.
 tool_path() {
@@ -14,7 +19,7 @@ tool_path() {
   case $name in
     compose) tool_path docker ;;
     postgres | initdb | pg_ctl | psql | pg_dump) postgres_tool "$name" ;;
-    *) PATH="$(tools_dir)/bin:$PATH:/usr/sbin:/sbin:/usr/local/sbin" type -P "$name" ;;
+    *) PATH="$(tools_dir)/bin:$PATH" type -P "$name" ;;
   esac
 }
 
@@ -79,18 +84,18 @@ tool_ready() {
 }
 
 # A dynamically linked busybox cannot run in an image that is built from nothing.
-static_busybox() { ! ldd "$1" >/dev/null 2>&1 && "$1" --list | grep -qx httpd; }
+static_busybox() { ! ldd "$1" >/dev/null 2>&1 && grep -qx httpd <<<"$("$1" --list)"; }
 
 # version_from LEAST TEXT: the first number with a dot in TEXT is at least LEAST.
 version_from() {
-  local least=$1 found
-  found=$(grep -oE '[0-9]+\.[0-9]+(\.[0-9]+)*' <<<"$2" | head -n 1) || return 1
-  [[ $(printf '%s\n%s\n' "$least" "$found" | sort -V | head -n 1) == "$least" ]]
+  if [[ ! $2 =~ [0-9]+(\.[0-9]+)+ ]]; then return 1; fi
+  printf '%s\n%s\n' "$1" "${BASH_REMATCH[0]}" | sort --check --version-sort 2>/dev/null
 }
 
+# missing_tools NAME...
 missing_tools() {
   local name
-  for name in "${all_tools[@]}"; do
+  for name in "$@"; do
     tool_ready "$name" || echo "$name"
   done
 }
