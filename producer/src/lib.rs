@@ -7,15 +7,20 @@
 pub mod bus_apply;
 pub mod cli;
 pub mod complete;
+pub mod compose;
 pub mod context;
 pub mod doctor;
 pub mod error;
+#[cfg(test)]
+mod fixtures;
 pub mod history;
 pub mod hosts;
+pub mod image;
 pub mod init;
 pub mod lint;
 pub mod output;
 pub mod promote;
+pub mod reading;
 pub mod rollback;
 pub mod rollout;
 pub mod run;
