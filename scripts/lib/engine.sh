@@ -49,7 +49,7 @@ enable_forwarding() {
 }
 
 restore_forwarding() {
-  if [[ ! -e $forwarding_was_off || -n $(ip -o link | awk '$2 ~ /^lf[0-9a-f]{10}:/') ]]; then return 0; fi
+  if [[ ! -e $forwarding_was_off ]] || compgen -G '/sys/class/net/lf??????????' >/dev/null; then return 0; fi
   if ! ip link show docker0 >/dev/null 2>&1; then echo 0 >"$forwarding"; fi
   rm -f "$forwarding_was_off"
 }
