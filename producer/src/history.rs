@@ -1,13 +1,174 @@
-//! `landfall history`.
+//! `landfall history`: the promotions of the past, newest first, and how each host ended.
+
+use std::collections::BTreeMap;
 
 use clap::Args;
+use landfall_schema::Timestamp;
+use landfall_schema::ids::{AppName, EventId, HostName};
+use landfall_schema::outcome::{Outcome, Reason};
+use landfall_schema::promotion::{Intent, PinnedImage, Promotion};
+use landfall_schema::subject;
+use serde::Serialize;
 
 use crate::error::{CliError, ExitCode};
+use crate::output;
+use crate::reading::{self, Read, time};
+use crate::rollout::{HostView, RolloutView};
 use crate::session::Session;
 
 #[derive(Debug, Args)]
-pub struct HistoryArgs {}
-
-pub async fn run(_args: HistoryArgs, _cli: &Session) -> Result<ExitCode, CliError> {
-    Err(CliError::new("`landfall history` is not built yet"))
+pub struct HistoryArgs {
+    /// Only this application
+    #[arg(value_name = "APP")]
+    pub app: Option<AppName>,
+    /// At most this many promotions
+    #[arg(long, short = 'n', default_value_t = 20, value_name = "COUNT")]
+    pub limit: usize,
 }
+
+/// One promotion of the past.
+#[derive(Debug, Serialize)]
+struct Past {
+    id: EventId,
+    app: AppName,
+    counter: u64,
+    release: String,
+    intent: Intent,
+    author: String,
+    link: Option<String>,
+    published_at: Timestamp,
+    images: BTreeMap<String, PinnedImage>,
+    /// `succeeded` and so on when all hosts of the plan ended alike, else `mixed`, or `running`.
+    result: String,
+    hosts: Vec<PastHost>,
+}
+
+#[derive(Debug, Serialize)]
+struct PastHost {
+    host: HostName,
+    planned: bool,
+    /// The terminal outcome's verb, `running`, or `silent` after the plan's deadline.
+    outcome: String,
+    duration_ms: Option<u64>,
+    timings_ms: BTreeMap<String, u64>,
+    former: Option<String>,
+    reason: Option<Reason>,
+}
+
+pub async fn run(args: HistoryArgs, cli: &Session) -> Result<ExitCode, CliError> {
+    let env = cli.env()?;
+    let bus = cli.bus().await?;
+    let promotions = reading::promotions(&bus.promotions(env, args.app.as_ref()).await?, &cli.output);
+    let ends = bus.outcomes_so_far(&subject::terminal_filter(env, args.app.as_ref())).await?;
+    let ends = reading::outcomes(&ends, &cli.output);
+
+    let pasts = pasts(promotions, &ends, args.limit, Timestamp::now());
+    if cli.output.is_json() {
+        cli.output.json(&serde_json::json!({ "env": env, "promotions": pasts }))?;
+    } else if pasts.is_empty() {
+        let what = args.app.map_or("nothing".to_owned(), |app| app.to_string());
+        cli.output.note(format!("{what} was not promoted to {env} yet"));
+    } else {
+        cli.output
+            .table(&["app", "#", "release", "when (UTC)", "by", "host", "outcome", "took", "why"], rows(&pasts))?;
+    }
+    Ok(ExitCode::Done)
+}
+
+fn pasts(mut promotions: Vec<Read<Promotion>>, ends: &[Read<Outcome>], limit: usize, now: Timestamp) -> Vec<Past> {
+    promotions.sort_by_key(|promotion| std::cmp::Reverse(promotion.sequence));
+    promotions.truncate(limit);
+    let mut views: BTreeMap<EventId, RolloutView> =
+        promotions.iter().map(|promotion| (promotion.event.id, RolloutView::new(&promotion.event))).collect();
+    for end in ends {
+        if let Some(view) = views.get_mut(&end.event.data.promotion) {
+            view.fold(&end.event.data);
+        }
+    }
+    promotions.iter().filter_map(|promotion| Some(past(promotion, views.get(&promotion.event.id)?, now))).collect()
+}
+
+fn past(promotion: &Read<Promotion>, view: &RolloutView, now: Timestamp) -> Past {
+    let data = &promotion.event.data;
+    let waited_ms = u64::try_from(now.as_millisecond() - promotion.published_at.as_millisecond()).unwrap_or(0);
+    let late = waited_ms > data.plan.deadline_ms;
+    let hosts: Vec<PastHost> = view.hosts.iter().map(|(host, view)| past_host(host, view, late)).collect();
+    let mut outcomes: Vec<&str> = hosts.iter().filter(|host| host.planned).map(|host| host.outcome.as_str()).collect();
+    outcomes.dedup();
+    let result = match outcomes.as_slice() {
+        [] => "no host",
+        [one] => one,
+        several if several.contains(&"running") => "running",
+        _ => "mixed",
+    };
+    Past {
+        id: promotion.event.id,
+        app: data.app.clone(),
+        counter: data.counter.0,
+        release: data.release.to_string(),
+        intent: data.intent.clone(),
+        author: data.author.clone(),
+        link: data.link.clone(),
+        published_at: promotion.published_at,
+        images: data.images.iter().map(|(service, image)| (service.to_string(), image.clone())).collect(),
+        result: result.to_owned(),
+        hosts,
+    }
+}
+
+fn past_host(host: &HostName, view: &HostView, late: bool) -> PastHost {
+    let end = view.end();
+    let open = if late { "silent" } else { "running" };
+    PastHost {
+        host: host.clone(),
+        planned: view.planned,
+        outcome: end.map_or(open, |outcome| outcome.kind.verb()).to_owned(),
+        duration_ms: end.and_then(|outcome| outcome.duration_ms),
+        timings_ms: end.map(|outcome| outcome.timings_ms.clone()).unwrap_or_default(),
+        former: end.and_then(|outcome| outcome.former.as_ref()).map(ToString::to_string),
+        reason: end.and_then(|outcome| outcome.reason.clone()),
+    }
+}
+
+/// Longest reason in the table, in characters; JSON has it whole.
+const WHY_MAX_CHARS: usize = 80;
+
+/// A line per host; the promotion's own columns are filled in the first.
+fn rows(pasts: &[Past]) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for past in pasts {
+        let release = match past.intent {
+            Intent::Promote => past.release.clone(),
+            Intent::Rollback { to } => format!("{} (back to {to})", past.release),
+        };
+        let counter = past.counter.to_string();
+        let mut own = vec![past.app.to_string(), counter, release, time(past.published_at), past.author.clone()];
+        if past.hosts.is_empty() {
+            rows.push([own.clone(), vec!["-".to_owned(), past.result.clone()]].concat());
+        }
+        for host in &past.hosts {
+            let mut row = own.clone();
+            row.push(host.host.to_string());
+            row.push(host.outcome.clone());
+            row.push(host.duration_ms.map_or("-".to_owned(), output::duration));
+            row.push(why(host));
+            rows.push(row);
+            own.fill(String::new());
+        }
+    }
+    rows
+}
+
+fn why(host: &PastHost) -> String {
+    let Some(reason) = &host.reason else { return String::new() };
+    let line = reason.message.lines().next().unwrap_or_default();
+    let mut short: String = line.chars().take(WHY_MAX_CHARS).collect();
+    if short.len() < reason.message.len() {
+        short.push('…');
+    }
+    short
+}
+
+#[cfg(test)]
+#[path = "history/tests.rs"]
+mod tests;

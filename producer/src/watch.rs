@@ -1,13 +1,154 @@
-//! `landfall watch`.
+//! `landfall watch`: outcomes as they happen, a line each.
 
 use clap::Args;
+use futures_util::StreamExt as _;
+use landfall_bus::{Delivered, OutcomesFrom};
+use landfall_schema::Timestamp;
+use landfall_schema::ids::{AppName, HostName};
+use landfall_schema::outcome::{Outcome, OutcomeKind};
+use landfall_schema::subject;
+use owo_colors::OwoColorize as _;
 
 use crate::error::{CliError, ExitCode};
+use crate::output;
+use crate::reading;
 use crate::session::Session;
 
 #[derive(Debug, Args)]
-pub struct WatchArgs {}
+pub struct WatchArgs {
+    /// Only this application
+    #[arg(value_name = "APP")]
+    pub app: Option<AppName>,
+    /// Only this host
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<HostName>,
+    /// Begin with everything that the bus still holds
+    #[arg(long)]
+    pub all: bool,
+    /// Only how deploys end
+    #[arg(long)]
+    pub ends: bool,
+    /// Stop after this many events
+    #[arg(long, value_name = "COUNT")]
+    pub count: Option<usize>,
+}
 
-pub async fn run(_args: WatchArgs, _cli: &Session) -> Result<ExitCode, CliError> {
-    Err(CliError::new("`landfall watch` is not built yet"))
+/// After this many errors in a row the bus is given up; each one has waited for the server already.
+const ERRORS_MAX: u32 = 20;
+
+pub async fn run(args: WatchArgs, cli: &Session) -> Result<ExitCode, CliError> {
+    let env = cli.env()?;
+    let bus = cli.bus().await?;
+    let filter = match args.ends {
+        true => subject::terminal_filter(env, args.app.as_ref()),
+        false => subject::outcome_filter(env, args.app.as_ref()),
+    };
+    let from = if args.all { OutcomesFrom::All } else { OutcomesFrom::New };
+    let mut events = bus.outcomes(filter, from).await?;
+    let what = args.app.as_ref().map_or("all applications".to_owned(), ToString::to_string);
+    cli.output.note(format!("watching {what} in {env}; stop with Ctrl-C"));
+
+    let (mut shown, mut errors) = (0, 0);
+    while args.count.is_none_or(|count| shown < count) {
+        let message = match events.next().await {
+            Some(Ok(message)) => message,
+            Some(Err(error)) if errors < ERRORS_MAX => {
+                errors += 1;
+                cli.output.warn(error.to_string());
+                continue;
+            }
+            Some(Err(error)) => return Err(error.into()),
+            None => return Err(CliError::new("the bus ended the stream of outcomes")),
+        };
+        errors = 0;
+        if show(&message, &args, cli)? {
+            shown += 1;
+        }
+    }
+    Ok(ExitCode::Done)
+}
+
+/// Returns whether the message was one to show.
+fn show(message: &Delivered, args: &WatchArgs, cli: &Session) -> Result<bool, CliError> {
+    let Some(read) = reading::outcome(message) else {
+        cli.output.warn(format!("event {} of {} cannot be read", message.sequence, message.subject));
+        return Ok(false);
+    };
+    let outcome = &read.event.data;
+    if args.host.as_ref().is_some_and(|host| outcome.host != *host) {
+        return Ok(false);
+    }
+    if cli.output.is_json() {
+        // As it came: fields that this version does not know are passed on.
+        let event: serde_json::Value = serde_json::from_slice(&message.body)
+            .map_err(|error| CliError::new("cannot read the event").because(&error))?;
+        cli.output.json(&event)?;
+        return Ok(true);
+    }
+    if outcome.kind == OutcomeKind::ImagePulling {
+        return Ok(false);
+    }
+    for line in lines(outcome, read.event.time) {
+        cli.output.line(line)?;
+    }
+    Ok(true)
+}
+
+/// The outcome in one line; below it, where something went wrong, what to do and the last lines of the logs.
+fn lines(outcome: &Outcome, at: Timestamp) -> Vec<String> {
+    let kind = format!("{:<20}", outcome.kind.to_string());
+    let kind = match outcome.kind {
+        kind_of if kind_of.is_failure() => kind.red().to_string(),
+        OutcomeKind::DeploySucceeded => kind.green().to_string(),
+        _ => kind,
+    };
+    let took = outcome.duration_ms.map(output::duration).unwrap_or_default();
+    let first = format!(
+        "{} {} {} {} {} {kind} {took:>8}  {}",
+        at.strftime("%H:%M:%S"),
+        outcome.host,
+        outcome.app,
+        outcome.release,
+        outcome.counter,
+        outcome.message
+    );
+    let mut lines = vec![first.trim_end().to_owned()];
+    let Some(reason) = &outcome.reason else { return lines };
+    // The step that failed has told of its logs; the end of the deploy need not repeat them.
+    if !outcome.kind.is_terminal() {
+        for tail in &reason.logs {
+            lines.extend(tail.lines.iter().map(|line| format!("         {} | {line}", tail.source)));
+        }
+    }
+    lines.extend(reason.hint.iter().map(|hint| format!("         hint: {hint}")));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use landfall_schema::event::CloudEvent;
+
+    use super::*;
+
+    fn shown(golden: &[u8]) -> Vec<String> {
+        let event: CloudEvent<Outcome> = serde_json::from_slice(golden).unwrap();
+        lines(&event.data, event.time)
+    }
+
+    #[test]
+    fn a_step() {
+        let lines = shown(include_bytes!("../../schema/golden/dev.landfall.image.pulled.v1.json"));
+        let expect = "09:00:00 host-a shop v2 #2 image.pulled            1.2 s  shop v2: image.pulled";
+        assert_eq!(lines, [expect]);
+    }
+
+    #[test]
+    fn a_failure_shows_logs_and_what_to_do() {
+        let lines = shown(include_bytes!("../../schema/golden/dev.landfall.readiness.failed.v1.json"));
+        assert_eq!(
+            lines[1..],
+            ["         app | database is not reachable", "         hint: landfall history shop --env staging",]
+        );
+    }
 }
