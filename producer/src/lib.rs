@@ -21,6 +21,7 @@ pub mod lint;
 pub mod output;
 pub mod promote;
 pub mod reading;
+pub mod registry;
 pub mod rollback;
 pub mod rollout;
 pub mod run;
