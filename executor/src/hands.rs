@@ -1,0 +1,242 @@
+//! Carries out the engine's effects on one application of one Docker host.
+//!
+//! In reading order: [`observe`] renders the stack ([`render`], [`compose`], [`settings`], [`policy`]) and looks at what runs
+//! ([`former`]); [`pull`] brings the images ([`credentials`]); [`backup`] and [`migrate`] ([`oneshot`], [`sql`]) run before anything is
+//! swapped; [`update`] swaps; [`prove`] ([`probe`]), [`smoke`] and [`bake`] watch; [`restore`] goes back; [`cleanup`] commits.
+//! [`engine`] and [`process`] are the two ways out of this process, both with deadlines; [`redact`] keeps secrets in.
+
+mod backup;
+mod bake;
+mod cleanup;
+mod compose;
+mod credentials;
+mod engine;
+mod former;
+mod logs;
+mod migrate;
+mod observe;
+mod oneshot;
+mod overrides;
+mod policy;
+mod probe;
+mod process;
+mod prove;
+mod pull;
+mod redact;
+mod render;
+mod restore;
+mod settings;
+mod smoke;
+mod sql;
+mod update;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use landfall_deploy::{Effect, Evidence, Order};
+use landfall_schema::bundle::{Bundle, BundleError};
+use landfall_schema::ids::{AppName, Counter, ReleaseName};
+use landfall_schema::outcome::{Progress, Reason, ReasonCode};
+use landfall_schema::promotion::{BundleRef, Intent, Promotion};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+pub use compose::Compose;
+pub use policy::{Policy, Risk};
+
+use engine::Engine;
+use render::Stack;
+
+/// Least free space on the engine's disk before a pull, unless configured.
+pub const MIN_FREE_BYTES: u64 = 1024 * 1024 * 1024;
+/// How many releases are kept on the host beside the running one, unless configured.
+pub const KEEP_RELEASES: usize = 3;
+/// Internal deadlines end this much before the effect's own, so that the reason can be told with its logs.
+const TELL_MARGIN: Duration = Duration::from_millis(1_500);
+/// Renderings that are remembered: the release under way and the former one.
+const RENDERED_MAX: usize = 2;
+
+/// What the host's configuration says about one application.
+#[derive(Debug, Clone)]
+pub struct HandsConfig {
+    /// `unix:///var/run/docker.sock` or `tcp://host:port`; `None` is `DOCKER_HOST` or the default socket.
+    pub docker: Option<String>,
+    pub stack: StackConfig,
+    /// The executor's own folder; stacks are written to `stacks/<project>/<counter>/` below it.
+    pub state_dir: PathBuf,
+    pub policy: Policy,
+    /// Registries, or repositories and prefixes of them at a slash; empty allows all.
+    pub allowed_registries: Vec<String>,
+    pub keep_releases: usize,
+    pub min_free_bytes: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct StackConfig {
+    pub app: AppName,
+    /// Holds `.env` and whatever the compose file mounts relatively.
+    pub directory: PathBuf,
+    /// The compose project; `None` is the application's name as Compose would normalise it.
+    pub project: Option<String>,
+}
+
+impl StackConfig {
+    pub fn project(&self) -> String {
+        compose::normalise_project(self.project.as_deref().unwrap_or_else(|| self.app.as_str()))
+    }
+}
+
+/// A release that was committed on this host.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    pub counter: Counter,
+    pub release: ReleaseName,
+    pub promotion: Promotion,
+    pub bundle: Bundle,
+}
+
+/// What one effect needs beside its order.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// `None` until it was fetched: the hands fetch it then.
+    pub bundle: Option<Bundle>,
+    /// The newest committed release.
+    pub former: Option<Committed>,
+    pub progress: mpsc::Sender<Progress>,
+    /// When the shell ends the effect.
+    pub deadline: Instant,
+    /// Committed releases, `former` included, in any order; the newest of them are kept by `Commit`.
+    pub last_good: Vec<Committed>,
+}
+
+/// Where bundles come from.
+pub trait BundleSource: Send + Sync {
+    /// The object's bytes. The hands check them against the reference.
+    fn bundle<'a>(&'a self, reference: &'a BundleRef) -> BoxFuture<'a, Result<Vec<u8>, Reason>>;
+}
+
+/// Acts on one application of this host. Effects of one application are carried out one at a time.
+pub struct Hands {
+    config: HandsConfig,
+    engine: Engine,
+    compose: Compose,
+    http: reqwest::Client,
+    bundles: Arc<dyn BundleSource>,
+    rendered: Mutex<Vec<Arc<Stack>>>,
+}
+
+impl Hands {
+    /// Opens no connection yet: an engine that is down is the reason of an effect's failure, not of this.
+    ///
+    /// # Errors
+    /// [`ReasonCode::Internal`] when the HTTP client cannot be built.
+    pub fn new(config: HandsConfig, bundles: Arc<dyn BundleSource>) -> Result<Self, Reason> {
+        // Whoever installs the provider first wins; every one of ours installs the same.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let http = probe::client().map_err(|error| internal("building the HTTP client", error))?;
+        let engine = Engine::new(config.docker.clone(), config.stack.project());
+        let compose = Compose::find(config.docker.clone());
+        Ok(Self { config, engine, compose, http, bundles, rendered: Mutex::new(Vec::new()) })
+    }
+
+    /// # Errors
+    /// The [`Reason`] that goes into the step's outcome.
+    pub async fn carry_out(&self, effect: Effect, order: &Order, context: &Context) -> Result<Evidence, Reason> {
+        match effect {
+            Effect::Observe => self.observe(order, context).await.map(Evidence::Observed),
+            Effect::Pull => self.pull(order, context).await,
+            Effect::Backup => self.back_up(order, context).await,
+            Effect::Migrate => self.migrate(order, context).await,
+            Effect::Update => self.update(order, context).await,
+            Effect::Prove => self.prove(order, context).await,
+            Effect::Smoke => self.smoke(order, context).await,
+            Effect::Bake => self.bake(order, context).await,
+            Effect::Commit => self.clean_up(order, context).await,
+            Effect::Restore => self.restore(order, context).await,
+            Effect::ProveFormer => self.prove_former(order, context).await,
+        }
+    }
+
+    /// The order's bundle, for the journal: from the context, from this host's own copy, or fetched.
+    ///
+    /// # Errors
+    /// [`ReasonCode::BundleMissing`], [`ReasonCode::BundleDigest`], or what the source says.
+    pub async fn bundle(&self, order: &Order, context: &Context) -> Result<Bundle, Reason> {
+        if let Some(bundle) = &context.bundle {
+            return Ok(bundle.clone());
+        }
+        let reference = &order.promotion.bundle;
+        let copy = self.stack_dir(order.promotion.counter).join(BUNDLE_FILE);
+        if let Some(bundle) = tokio::fs::read(&copy).await.ok().and_then(|bytes| Bundle::decode(&bytes, reference).ok())
+        {
+            return Ok(bundle);
+        }
+        let bytes = self.bundles.bundle(reference).await?;
+        let bundle = Bundle::decode(&bytes, reference).map_err(bundle_reason)?;
+        self.keep(&copy, &bytes).await?;
+        Ok(bundle)
+    }
+
+    fn stack_dir(&self, counter: Counter) -> PathBuf {
+        self.config.state_dir.join("stacks").join(self.engine.project()).join(counter.0.to_string())
+    }
+
+    async fn keep(&self, path: &std::path::Path, bytes: &[u8]) -> Result<(), Reason> {
+        if let Some(directory) = path.parent() {
+            tokio::fs::create_dir_all(directory).await.map_err(|error| internal("making the stack's folder", error))?;
+        }
+        tokio::fs::write(path, bytes).await.map_err(|error| internal("writing the stack's files", error))
+    }
+
+    /// The rendered stack of the order; rendered again after a restart.
+    async fn stack(&self, order: &Order, context: &Context) -> Result<Arc<Stack>, Reason> {
+        if let Some(stack) = self.remembered(order.promotion.counter) {
+            return Ok(stack);
+        }
+        let bundle = self.bundle(order, context).await?;
+        self.render(&order.promotion, &bundle, effect_deadline(context)).await
+    }
+
+    fn remembered(&self, counter: Counter) -> Option<Arc<Stack>> {
+        let rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
+        rendered.iter().find(|stack| stack.counter == counter).cloned()
+    }
+
+    fn remember(&self, stack: &Arc<Stack>) {
+        let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
+        rendered.retain(|other| other.counter != stack.counter);
+        rendered.push(Arc::clone(stack));
+        while rendered.len() > RENDERED_MAX {
+            rendered.remove(0);
+        }
+    }
+}
+
+/// The bundle's own copy beside the compose files that it holds.
+const BUNDLE_FILE: &str = "bundle.landfall.json";
+
+fn bundle_reason(error: BundleError) -> Reason {
+    let code = match error {
+        BundleError::Oversized { .. } => ReasonCode::Oversized,
+        BundleError::DigestMismatch { .. } => ReasonCode::BundleDigest,
+        BundleError::UnknownVersion(_) => ReasonCode::UnknownVersion,
+        BundleError::Malformed(_) | BundleError::Empty | BundleError::BadName(_) => ReasonCode::Malformed,
+    };
+    Reason::new(code, error.to_string()).hint("promote again; the bundle store may have been changed by hand")
+}
+
+/// Until when an effect may work by itself and still tell what happened.
+fn effect_deadline(context: &Context) -> Instant {
+    context.deadline.checked_sub(TELL_MARGIN).unwrap_or(context.deadline)
+}
+
+/// Trouble of our own, such as a disk that cannot be written to.
+fn internal(doing: &str, error: impl std::fmt::Display) -> Reason {
+    Reason::new(ReasonCode::Internal, format!("{doing}: {error}"))
+}
+
+fn is_rollback(promotion: &Promotion) -> bool {
+    matches!(promotion.intent, Intent::Rollback { .. })
+}

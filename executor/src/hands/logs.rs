@@ -1,0 +1,68 @@
+//! Last lines of output, made fit for an outcome: few, short, without control characters and secrets.
+
+use landfall_schema::outcome::{LOG_LINE_MAX_BYTES, LOG_TAIL_MAX_LINES, LogTail};
+
+use super::redact::Redactor;
+
+/// The last lines of `text`.
+pub(crate) fn tail(source: &str, text: &str, redactor: &Redactor) -> LogTail {
+    let text = redactor.clean(text);
+    let mut lines: Vec<String> =
+        text.lines().rev().map(shorten).filter(|line| !line.is_empty()).take(LOG_TAIL_MAX_LINES).collect();
+    lines.reverse();
+    LogTail { source: source.to_owned(), lines }
+}
+
+/// The last line that says something, for a one-line message.
+pub(crate) fn last_line(text: &str, redactor: &Redactor) -> Option<String> {
+    tail("", text, redactor).lines.pop()
+}
+
+fn shorten(line: &str) -> String {
+    let plain = without_escapes(line);
+    let plain = plain.trim_end();
+    if plain.len() <= LOG_LINE_MAX_BYTES {
+        return plain.to_owned();
+    }
+    let mut end = LOG_LINE_MAX_BYTES - '…'.len_utf8();
+    while !plain.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", &plain[..end])
+}
+
+/// Drops terminal escape sequences and other control characters; tabs become spaces.
+fn without_escapes(line: &str) -> String {
+    let mut plain = String::with_capacity(line.len());
+    let mut chars = line.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\u{1b}' => {
+                // `ESC [ … letter` is the usual form; of any other only the next character belongs to it.
+                if chars.next() == Some('[') {
+                    chars.by_ref().find(|c| ('@'..='~').contains(c));
+                }
+            }
+            '\t' => plain.push(' '),
+            c if c.is_control() => {}
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_the_last_lines_short_and_plain() {
+        let text: String = (0..30).map(|i| format!("\u{1b}[31mline\u{1b}[0m\t{i}\r\n\n")).collect();
+        let tail = tail("app", &text, &Redactor::default());
+        assert_eq!(tail.lines.len(), LOG_TAIL_MAX_LINES);
+        assert_eq!(tail.lines.first().map(String::as_str), Some("line 10"));
+        assert_eq!(tail.lines.last().map(String::as_str), Some("line 29"));
+        let long = super::tail("app", &"ä".repeat(1_000), &Redactor::default());
+        assert!(long.lines[0].len() <= LOG_LINE_MAX_BYTES && long.lines[0].ends_with('…'));
+    }
+}

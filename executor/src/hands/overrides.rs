@@ -1,0 +1,92 @@
+//! The override file that Landfall lays over the promoted compose files. JSON with Compose's merge tags is valid YAML.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use landfall_schema::ids::ServiceName;
+use serde_json::{Map, Value, json};
+
+use super::render::Service;
+
+pub(crate) const FILE: &str = "landfall.override.yml";
+/// The profile that keeps one-shot services out of `up`; nobody activates it.
+const ONE_SHOT_PROFILE: &str = "landfall-oneshot";
+
+/// Pins images; nothing is pulled by Compose.
+pub(crate) fn pins(images: &BTreeMap<ServiceName, String>) -> String {
+    let services: Map<String, Value> = images
+        .iter()
+        .map(|(name, image)| (name.to_string(), json!({ "image": image, "pull_policy": "never" })))
+        .collect();
+    json!({ "services": services }).to_string()
+}
+
+/// Pins images, and keeps one-shot services out of `up`: by a profile, and by taking them out of the others' `depends_on`.
+/// Neither is part of what Compose compares to decide whether a container must be made anew.
+pub(crate) fn full(images: &BTreeMap<ServiceName, String>, services: &BTreeMap<ServiceName, Service>) -> String {
+    let asleep: BTreeSet<&ServiceName> =
+        services.values().filter(|service| service.is_one_shot()).map(|service| &service.name).collect();
+    let mut entries = Vec::new();
+    for service in services.values() {
+        let mut fields = Vec::new();
+        if let Some(image) = images.get(&service.name) {
+            fields.push(format!("\"image\": {}, \"pull_policy\": \"never\"", json!(image)));
+        }
+        if asleep.contains(&service.name) {
+            fields.push(format!("\"profiles\": !override {}", json!([ONE_SHOT_PROFILE])));
+        }
+        if service.depends_on.keys().any(|name| asleep.contains(name)) {
+            let rest: Map<String, Value> = service
+                .depends_on
+                .iter()
+                .filter(|(name, _)| !asleep.contains(name))
+                .map(|(name, dependency)| (name.to_string(), dependency.clone()))
+                .collect();
+            let tag = if rest.is_empty() { "!reset" } else { "!override" };
+            fields.push(format!("\"depends_on\": {tag} {}", Value::Object(rest)));
+        }
+        if !fields.is_empty() {
+            entries.push(format!("{}: {{ {} }}", json!(service.name.as_str()), fields.join(", ")));
+        }
+    }
+    format!("{{ \"services\": {{\n  {}\n}} }}\n", entries.join(",\n  "))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::hands::render::Kind;
+    use landfall_schema::stack::{Role, ServiceSettings};
+
+    fn service(name: &str, kind: Kind, depends_on: &[&str]) -> Service {
+        let depends_on = depends_on
+            .iter()
+            .map(|on| (on.parse().unwrap(), json!({ "condition": "service_healthy", "required": true })));
+        Service {
+            name: name.parse().unwrap(),
+            settings: ServiceSettings::default(),
+            kind,
+            depends_on: depends_on.collect(),
+        }
+    }
+
+    #[test]
+    fn one_shots_sleep() {
+        let services: BTreeMap<ServiceName, Service> = [
+            service("app", Kind::Serving, &["db", "migrator"]),
+            service("db", Kind::Serving, &[]),
+            service("migrator", Kind::OneShot(Role::Migrate), &["db"]),
+            service("web", Kind::Serving, &["migrator"]),
+        ]
+        .map(|service| (service.name.clone(), service))
+        .into();
+        let images = BTreeMap::from([("app".parse().unwrap(), "r/app@sha256:1".to_owned())]);
+        let expect = r#"{ "services": {
+  "app": { "image": "r/app@sha256:1", "pull_policy": "never", "depends_on": !override {"db":{"condition":"service_healthy","required":true}} },
+  "migrator": { "profiles": !override ["landfall-oneshot"] },
+  "web": { "depends_on": !reset {} }
+} }
+"#;
+        assert_eq!(full(&images, &services), expect);
+    }
+}

@@ -1,0 +1,122 @@
+//! Takes secrets out of text that leaves this host: values of the host's `.env`, and secret-looking ones of the rendered stack.
+
+use std::collections::BTreeSet;
+
+const MASK: &str = "***";
+/// Shorter values are common words and numbers; masking them would only spoil the text.
+const VALUE_MIN_CHARS: usize = 6;
+const SECRET_MIN_CHARS: usize = 3;
+/// A variable whose name has one of these holds a secret.
+const SECRET_NAMES: [&str; 14] = [
+    "PASS",
+    "SECRET",
+    "TOKEN",
+    "KEY",
+    "CREDENTIAL",
+    "AUTH",
+    "PRIVATE",
+    "SALT",
+    "DSN",
+    "_URL",
+    "URI",
+    "CONNECTION",
+    "WEBHOOK",
+    "COOKIE",
+];
+const PLAIN_WORDS: [&str; 6] = ["production", "staging", "development", "localhost", "127.0.0.1", "0.0.0.0"];
+
+#[derive(Clone, Default)]
+pub(crate) struct Redactor {
+    /// Longest first, so that no part of a longer one stays.
+    secrets: Vec<String>,
+}
+
+impl Redactor {
+    /// `host` are the `.env` file's variables, `rendered` those of the services; `public` values travelled in the open already.
+    pub(crate) fn new<'a>(
+        host: impl Iterator<Item = (&'a str, &'a str)>,
+        rendered: impl Iterator<Item = (&'a str, &'a str)>,
+        public: &BTreeSet<&str>,
+    ) -> Self {
+        let mut secrets = BTreeSet::new();
+        let host = host.map(|(name, value)| (name, value, VALUE_MIN_CHARS));
+        let rendered = rendered.map(|(name, value)| (name, value, usize::MAX));
+        for (name, value, min_chars) in host.chain(rendered) {
+            let secret = is_secret_name(name) && value.len() >= SECRET_MIN_CHARS;
+            let plain = PLAIN_WORDS.contains(&value)
+                || value.bytes().all(|b| b.is_ascii_digit())
+                || value.parse::<bool>().is_ok();
+            if !public.contains(value) && (secret || value.len() >= min_chars) && !plain {
+                secrets.insert(value.to_owned());
+            }
+            if let Some(password) = url_password(value) {
+                secrets.insert(password.to_owned());
+            }
+        }
+        let mut secrets: Vec<String> = secrets.into_iter().collect();
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Self { secrets }
+    }
+
+    pub(crate) fn clean(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), MASK))
+    }
+}
+
+fn is_secret_name(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    SECRET_NAMES.iter().any(|part| name.contains(part))
+}
+
+/// The password of `scheme://user:password@host`.
+pub(crate) fn url_password(value: &str) -> Option<&str> {
+    let (_, rest) = value.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let (login, _) = authority.rsplit_once('@')?;
+    let (_, password) = login.split_once(':')?;
+    (!password.is_empty()).then_some(password)
+}
+
+/// The variables of a `.env` file, well enough to know what must not be told.
+pub(crate) fn env_file_variables(text: &str) -> Vec<(&str, &str)> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.strip_prefix("export ").unwrap_or(line).split_once('='))
+        .map(|(name, value)| (name.trim(), unquote(value.trim())))
+        .collect()
+}
+
+fn unquote(value: &str) -> &str {
+    for quote in ['"', '\''] {
+        if let Some(inner) = value.strip_prefix(quote) {
+            return inner.split(quote).next().unwrap_or(inner);
+        }
+    }
+    value.split(" #").next().unwrap_or(value).trim()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_secrets_and_leaves_the_rest() {
+        let env = "# comment\nexport DB_PASSWORD='s3cr et' # not this\nPORT=300000\nMODE=production\nDSN=postgres://u:p4ss@db/x\nNAME=quite-long\nPUB=v1.2.3-main\n";
+        let host = env_file_variables(env);
+        let rendered = [("API_TOKEN", "tok"), ("PGDATA", "/var/lib/postgresql")];
+        let redactor = Redactor::new(host.into_iter(), rendered.into_iter(), &BTreeSet::from(["v1.2.3-main"]));
+        let text = "s3cr et on 300000 in production with p4ss, quite-long tok v1.2.3-main /var/lib/postgresql postgres://u:p4ss@db/x";
+        assert_eq!(
+            redactor.clean(text),
+            "*** on 300000 in production with ***, *** *** v1.2.3-main /var/lib/postgresql ***"
+        );
+    }
+
+    #[test]
+    fn finds_the_password_of_a_url() {
+        assert_eq!(url_password("postgres://u:p@ss@db:5432/x"), Some("p@ss"));
+        assert_eq!(url_password("postgres://db/x?a=b:c@d"), None);
+        assert_eq!(url_password("sqlite:///x"), None);
+    }
+}

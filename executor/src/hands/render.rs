@@ -1,0 +1,360 @@
+//! Turns a promotion and its bundle into files that Compose reads, and into the stack as this host will run it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use landfall_schema::bundle::Bundle;
+use landfall_schema::ids::{Counter, ServiceName};
+use landfall_schema::outcome::{Reason, ReasonCode};
+use landfall_schema::promotion::Promotion;
+use landfall_schema::stack::{Role, ServiceSettings, StackSettings};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::compose::{self, Invocation};
+use super::redact::{self, Redactor};
+use super::{Hands, overrides, settings};
+
+/// A stack as this host runs it. Its settings and its model hold secrets, so it is not printable.
+pub(crate) struct Stack {
+    pub(crate) counter: Counter,
+    pub(crate) invocation: Invocation,
+    pub(crate) settings: StackSettings,
+    pub(crate) services: BTreeMap<ServiceName, Service>,
+    pub(crate) redactor: Redactor,
+    /// As Compose rendered it.
+    pub(crate) model: Value,
+}
+
+pub(crate) struct Service {
+    pub(crate) name: ServiceName,
+    pub(crate) settings: ServiceSettings,
+    pub(crate) kind: Kind,
+    /// As rendered: the conditions by service.
+    pub(crate) depends_on: BTreeMap<ServiceName, Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Serving,
+    /// Runs to its end as part of `up`: others wait for its success, and Landfall was told nothing of it.
+    Completes,
+    /// Run by its own step only.
+    OneShot(Role),
+    /// Behind a profile that is not active here, or scaled to nothing.
+    Inactive,
+}
+
+impl Service {
+    pub(crate) fn is_one_shot(&self) -> bool {
+        matches!(self.kind, Kind::OneShot(_))
+    }
+}
+
+impl Stack {
+    pub(crate) fn serving(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().filter(|service| service.kind == Kind::Serving)
+    }
+
+    /// What `up` starts.
+    pub(crate) fn started(&self) -> impl Iterator<Item = &Service> {
+        self.services.values().filter(|service| matches!(service.kind, Kind::Serving | Kind::Completes))
+    }
+
+    pub(crate) fn one_shots(&self, role: Role) -> impl Iterator<Item = &Service> {
+        self.services.values().filter(move |service| service.kind == Kind::OneShot(role))
+    }
+}
+
+/// Names that would change how Compose itself runs.
+const RESERVED_VARIABLES: [&str; 4] = ["PATH", "HOME", "XDG_RUNTIME_DIR", "IFS"];
+const RESERVED_PREFIXES: [&str; 4] = ["COMPOSE_", "DOCKER_", "LD_", "GO"];
+
+impl Hands {
+    /// Writes the files, lets Compose render them once, and reads the result.
+    pub(crate) async fn render(
+        &self,
+        promotion: &Promotion,
+        bundle: &Bundle,
+        deadline: Instant,
+    ) -> Result<Arc<Stack>, Reason> {
+        let variables = checked_variables(promotion)?;
+        let images: BTreeMap<ServiceName, String> =
+            promotion.images.iter().map(|(name, image)| (name.clone(), image.reference())).collect();
+        let (invocation, env_text) =
+            self.lay_out(promotion.counter, bundle, variables, &overrides::pins(&images)).await?;
+        let host_variables = redact::env_file_variables(&env_text);
+        let public: BTreeSet<&str> = promotion.variables.values().map(String::as_str).collect();
+        let before = Redactor::new(host_variables.iter().copied(), std::iter::empty(), &public);
+
+        let output = self.compose.read(&invocation, &["--profile", "*", "config"], deadline).await?;
+        if output.code != Some(0) {
+            return Err(compose::config_reason(&output.stderr, &invocation.directory, &before));
+        }
+        if invocation.env_files.is_empty() {
+            refuse_blanks(&output.stderr, bundle, &invocation)?;
+        }
+        let model = parse(&output.stdout)?;
+        let rendered = rendered_variables(&model);
+        let redactor = Redactor::new(host_variables.iter().copied(), rendered.iter().copied(), &public);
+        let active = host_variables.iter().find(|(name, _)| *name == "COMPOSE_PROFILES").map_or("", |(_, value)| value);
+        let services = services(&model, &active.split(',').map(str::trim).collect())?;
+        self.check_promoted(promotion, bundle, &services, &model, &invocation, deadline).await?;
+        let override_text = overrides::full(&images, &services);
+        self.keep(&invocation.files[bundle.compose.len()], override_text.as_bytes()).await?;
+        let settings = settings::of_stack(&model)?;
+        let stack = Arc::new(Stack { counter: promotion.counter, invocation, settings, services, redactor, model });
+        self.keep_serving(&stack).await?;
+        self.remember(&stack);
+        Ok(stack)
+    }
+
+    /// The files of one release in its folder, and the text of the host's `.env`.
+    async fn lay_out(
+        &self,
+        counter: Counter,
+        bundle: &Bundle,
+        variables: Vec<(String, String)>,
+        override_text: &str,
+    ) -> Result<(Invocation, String), Reason> {
+        let folder = self.stack_dir(counter);
+        let mut files = Vec::new();
+        for file in &bundle.compose {
+            let path = folder.join(&file.name);
+            self.keep(&path, file.content.as_bytes()).await?;
+            files.push(path);
+        }
+        let path = folder.join(overrides::FILE);
+        self.keep(&path, override_text.as_bytes()).await?;
+        files.push(path);
+        let directory = self.config.stack.directory.clone();
+        if !directory.is_dir() {
+            let message = format!("the stack's folder {} is not on this host", directory.display());
+            return Err(Reason::new(ReasonCode::EnvFileMissing, message)
+                .hint("make it and put the stack's .env and mounted files there, or correct `directory` in the host's configuration"));
+        }
+        let env_file = directory.join(".env");
+        let (env_files, env_text) = match tokio::fs::read_to_string(&env_file).await {
+            Ok(text) => (vec![env_file], text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Vec::new(), String::new()),
+            Err(error) => {
+                let message = format!("{} cannot be read: {error}", env_file.display());
+                return Err(
+                    Reason::new(ReasonCode::EnvFileMissing, message).hint("the executor needs permission to read it")
+                );
+            }
+        };
+        let project = self.engine.project().to_owned();
+        let lock = self.lock_file();
+        Ok((Invocation { project, directory, files, env_files, variables, lock }, env_text))
+    }
+
+    pub(crate) fn lock_file(&self) -> PathBuf {
+        self.config.state_dir.join("stacks").join(self.engine.project()).join("lock")
+    }
+
+    /// Every promised service exists, and every service that will run was promised.
+    async fn check_promoted(
+        &self,
+        promotion: &Promotion,
+        bundle: &Bundle,
+        services: &BTreeMap<ServiceName, Service>,
+        model: &Value,
+        invocation: &Invocation,
+        deadline: Instant,
+    ) -> Result<(), Reason> {
+        // The override itself makes a promised service exist, so those that have nothing but an image need a second look.
+        let suspicious: Vec<&ServiceName> =
+            promotion.images.keys().filter(|name| is_bare(model, name) && !is_written(bundle, name)).collect();
+        if !suspicious.is_empty() {
+            let known = self.service_names(bundle, invocation, deadline).await?;
+            if let Some(unknown) = suspicious.into_iter().find(|name| !known.contains(name.as_str())) {
+                return Err(Reason::new(
+                    ReasonCode::ServiceUnknown,
+                    format!("the promotion has an image for service {unknown}, which the compose file does not define"),
+                )
+                .hint(format!("it defines {}", known.into_iter().collect::<Vec<_>>().join(", "))));
+            }
+        }
+        for service in services.values().filter(|service| service.kind != Kind::Inactive) {
+            if !promotion.images.contains_key(&service.name) {
+                let built = model.pointer(&format!("/services/{}/build", service.name.as_str())).is_some();
+                let why = if built { "; it is only built, and hosts do not build" } else { "" };
+                return Err(Reason::new(
+                    ReasonCode::ImageMissing,
+                    format!("the promotion has no image for service {}{why}", service.name),
+                )
+                .hint("give the service an image that is pushed to a registry, and promote all services together"));
+            }
+            // Compose itself would refuse this later, when `up` leaves inactive services out.
+            let missing = service.depends_on.iter().find(|(name, dependency)| {
+                let required = dependency.get("required").and_then(Value::as_bool) != Some(false);
+                required && !service.is_one_shot() && services.get(*name).is_some_and(|on| on.kind == Kind::Inactive)
+            });
+            if let Some((name, _)) = missing {
+                let message =
+                    format!("service {} depends on {name}, which is behind a profile that is not active", service.name);
+                return Err(Reason::new(ReasonCode::ComposeInvalid, message));
+            }
+        }
+        Ok(())
+    }
+
+    async fn service_names(
+        &self,
+        bundle: &Bundle,
+        invocation: &Invocation,
+        deadline: Instant,
+    ) -> Result<BTreeSet<String>, Reason> {
+        let mut plain = invocation.clone();
+        plain.files.truncate(bundle.compose.len());
+        let output = self
+            .compose
+            .read(&plain, &["--profile", "*", "config", "--no-interpolate", "--services"], deadline)
+            .await?;
+        if output.code != Some(0) {
+            return Err(compose::config_reason(&output.stderr, &plain.directory, &Redactor::default()));
+        }
+        Ok(output.stdout.lines().map(|line| line.trim().to_owned()).collect())
+    }
+}
+
+/// Compose prints every `$` twice, and the default format because its JSON leaves the services' extension fields out.
+pub(crate) fn parse(rendered: &str) -> Result<Value, Reason> {
+    let text = rendered.replace("$$", "$");
+    // The parser's message could repeat values.
+    serde_saphyr::from_str(&text)
+        .map_err(|_| Reason::new(ReasonCode::ComposeInvalid, "the output of `docker compose config` is not readable"))
+}
+
+fn services(model: &Value, profiles: &BTreeSet<&str>) -> Result<BTreeMap<ServiceName, Service>, Reason> {
+    let map = model.get("services").and_then(Value::as_object);
+    let waited_for: BTreeSet<&str> = map
+        .into_iter()
+        .flat_map(|services| services.values())
+        .filter_map(|service| service.get("depends_on")?.as_object())
+        .flatten()
+        .filter(|(_, on)| on.get("condition").and_then(Value::as_str) == Some("service_completed_successfully"))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let mut services = BTreeMap::new();
+    for (name, service) in map.into_iter().flatten() {
+        let bad = |error| Reason::new(ReasonCode::ComposeInvalid, format!("the compose file: {error}"));
+        let settings = settings::of_service(name, service)?;
+        let name = ServiceName::new(name.clone()).map_err(bad)?;
+        let kind = kind(service, settings.role, waited_for.contains(name.as_str()), profiles);
+        let depends_on = service.get("depends_on").and_then(Value::as_object).into_iter().flatten();
+        let depends_on: Result<_, _> =
+            depends_on.map(|(on, how)| Ok((ServiceName::new(on.clone())?, how.clone()))).collect();
+        services.insert(name.clone(), Service { name, settings, kind, depends_on: depends_on.map_err(bad)? });
+    }
+    Ok(services)
+}
+
+fn kind(service: &Value, role: Role, waited_for: bool, profiles: &BTreeSet<&str>) -> Kind {
+    let own: Vec<&str> =
+        service.get("profiles").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let active = own.is_empty() || profiles.contains("*") || own.iter().any(|profile| profiles.contains(profile));
+    let replicas = service.pointer("/deploy/replicas").or_else(|| service.get("scale")).and_then(Value::as_u64);
+    match role {
+        Role::Migrate | Role::Backup | Role::Smoke => Kind::OneShot(role),
+        Role::Serve if !active || replicas == Some(0) => Kind::Inactive,
+        Role::Serve if waited_for => Kind::Completes,
+        Role::Serve => Kind::Serving,
+    }
+}
+
+fn checked_variables(promotion: &Promotion) -> Result<Vec<(String, String)>, Reason> {
+    for name in promotion.variables.keys() {
+        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.is_empty();
+        if !plain
+            || RESERVED_VARIABLES.contains(&name.as_str())
+            || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        {
+            return Err(Reason::new(
+                ReasonCode::PolicyViolation,
+                format!("the promotion sets the variable {name:.80?}, which is not allowed"),
+            )
+            .hint("it would change how Compose itself runs; use another name in the compose file"));
+        }
+    }
+    Ok(promotion.variables.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+}
+
+/// Without a `.env`, a variable that is found nowhere would become an empty password or the like. In an image reference it does no harm,
+/// because the override replaces that.
+fn refuse_blanks(stderr: &str, bundle: &Bundle, invocation: &Invocation) -> Result<(), Reason> {
+    let mut lines = bundle.compose.iter().flat_map(|file| file.content.lines()).map(str::trim);
+    let unset = compose::unset_variables(stderr);
+    let blank = lines.by_ref().filter(|line| !line.starts_with('#') && !line.contains("image:")).find_map(|line| {
+        unset.iter().find(|name| line.contains(&format!("${{{name}")) || line.contains(&format!("${name}")))
+    });
+    match blank {
+        None => Ok(()),
+        Some(name) => {
+            let env_file = invocation.directory.join(".env");
+            Err(Reason::new(
+                ReasonCode::EnvFileMissing,
+                format!("the variable {name} is not set, and there is no {}", env_file.display()),
+            )
+            .hint("put the stack's .env on the host; secrets do not travel with a promotion"))
+        }
+    }
+}
+
+/// Whether the service has nothing that the override could not have given it.
+fn is_bare(model: &Value, name: &ServiceName) -> bool {
+    let given = ["command", "entrypoint", "image", "networks", "pull_policy"];
+    let service = model.get("services").and_then(|services| services.get(name.as_str())).and_then(Value::as_object);
+    service.is_none_or(|service| service.iter().all(|(key, value)| given.contains(&key.as_str()) || value.is_null()))
+}
+
+/// Whether a file of the bundle itself defines the service. One that cannot be read without Compose counts as not defining it.
+fn is_written(bundle: &Bundle, name: &ServiceName) -> bool {
+    bundle.compose.iter().any(|file| {
+        let document: Option<Value> = serde_saphyr::from_str(&file.content).ok();
+        document
+            .is_some_and(|document| document.get("services").and_then(|services| services.get(name.as_str())).is_some())
+    })
+}
+
+fn rendered_variables(model: &Value) -> Vec<(&str, &str)> {
+    let services = model.get("services").and_then(Value::as_object).into_iter().flat_map(|services| services.values());
+    services
+        .filter_map(|service| service.get("environment")?.as_object())
+        .flatten()
+        .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn kinds_of_services() {
+        let model = parse(
+            "services:\n  app:\n    depends_on:\n      init: {condition: service_completed_successfully, required: true}\n  init: {}\n  \
+             seed: {profiles: [tools]}\n  off: {deploy: {replicas: 0}}\n  m: {profiles: [tools], x-landfall: {role: migrate}}\n",
+        )
+        .unwrap();
+        let services = services(&model, &BTreeSet::from([""])).unwrap();
+        let kinds: Vec<(&str, Kind)> = services.values().map(|service| (service.name.as_str(), service.kind)).collect();
+        let expect = [
+            ("app", Kind::Serving),
+            ("init", Kind::Completes),
+            ("m", Kind::OneShot(Role::Migrate)),
+            ("off", Kind::Inactive),
+            ("seed", Kind::Inactive),
+        ];
+        assert_eq!(kinds, expect);
+    }
+
+    #[test]
+    fn dollars_are_printed_twice() {
+        let model = parse("services: {a: {environment: {P: 'a$$b', N: \"no\"}}}").unwrap();
+        assert_eq!(rendered_variables(&model), [("N", "no"), ("P", "a$b")]);
+    }
+}

@@ -1,0 +1,92 @@
+//! The way back: the former release, the stack that was there before Landfall, or nothing.
+
+use std::collections::BTreeMap;
+
+use landfall_deploy::{Evidence, Order};
+use landfall_schema::ids::ServiceName;
+use landfall_schema::outcome::{Reason, ReasonCode};
+use tokio::time::Instant;
+
+use super::compose::{self, Invocation};
+use super::former::Preexisting;
+use super::redact::Redactor;
+use super::{Context, Hands, effect_deadline, overrides};
+
+const FORMER_OVERRIDE: &str = "former.override.yml";
+
+impl Hands {
+    pub(crate) async fn restore(&self, order: &Order, context: &Context) -> Result<Evidence, Reason> {
+        let deadline = effect_deadline(context);
+        if let Some(former) = &context.former {
+            let stack = self.former_stack(former, deadline).await?;
+            // They are kept on this host; somebody may have removed them by hand.
+            self.ensure_images(&former.promotion, deadline).await?;
+            self.up(&stack.invocation, &stack.redactor, deadline).await?;
+            return Ok(Evidence::Restored);
+        }
+        match self.preexisting(order.promotion.counter).await? {
+            Some(found) => self.restore_preexisting(order, context, &found, deadline).await?,
+            None => self.take_down(order, context, deadline).await?,
+        }
+        Ok(Evidence::Restored)
+    }
+
+    /// With its own files if they are still there, else with the promoted ones; in both cases with the images that ran.
+    async fn restore_preexisting(
+        &self,
+        order: &Order,
+        context: &Context,
+        found: &Preexisting,
+        deadline: Instant,
+    ) -> Result<(), Reason> {
+        let stack = self.stack(order, context).await?;
+        let images: BTreeMap<ServiceName, String> =
+            found.image_ids.iter().map(|(name, id)| (name.clone(), id.to_string())).collect();
+        let path = self.stack_dir(order.promotion.counter).join(FORMER_OVERRIDE);
+        self.keep(&path, overrides::pins(&images).as_bytes()).await?;
+        let own_files =
+            !found.files.is_empty() && found.files.iter().chain(&found.env_files).all(|file| file.is_file());
+        let mut invocation: Invocation = stack.invocation.clone();
+        if own_files {
+            invocation.files.clone_from(&found.files);
+            invocation.variables.clear();
+            invocation.directory =
+                found.directory.clone().filter(|directory| directory.is_dir()).unwrap_or(invocation.directory);
+            if !found.env_files.is_empty() {
+                invocation.env_files.clone_from(&found.env_files);
+            }
+        }
+        invocation.files.push(path);
+        let names: Vec<&str> = images.keys().map(ServiceName::as_str).collect();
+        let mut args = vec!["up", "--detach", "--no-build", "--pull", "never", "--no-deps", "--remove-orphans"];
+        args.extend(&names);
+        let output = self.compose.change(&invocation, &args, deadline).await?;
+        if output.code != Some(0) {
+            return Err(compose::up_reason(&output.stderr, &stack.redactor));
+        }
+        self.remove_others(&found.image_ids.keys().collect::<Vec<_>>()).await
+    }
+
+    /// Services that only the failed release had.
+    async fn remove_others(&self, wanted: &[&ServiceName]) -> Result<(), Reason> {
+        let docker = self.engine.docker()?;
+        for container in self.engine.containers().await? {
+            if !wanted.contains(&&container.service) {
+                self.engine.remove_container(&docker, &container.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// After a failed first deploy nothing is left but the volumes.
+    async fn take_down(&self, order: &Order, context: &Context, deadline: Instant) -> Result<(), Reason> {
+        let stack = self.stack(order, context).await?;
+        let output = self.compose.change(&stack.invocation, &["down", "--remove-orphans"], deadline).await?;
+        if output.code == Some(0) {
+            return Ok(());
+        }
+        let reason = compose::up_reason(&output.stderr, &Redactor::default());
+        Err(Reason { code: ReasonCode::RollbackFailed, message: stack.redactor.clean(&reason.message), ..reason }
+            .hint(format!("`docker compose --project-name {} down` on the host", stack.invocation.project)))
+    }
+}

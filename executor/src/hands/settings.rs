@@ -1,0 +1,134 @@
+//! Reads Landfall's own settings out of the rendered stack, and refuses those that could not work.
+
+use landfall_schema::outcome::{Reason, ReasonCode};
+use landfall_schema::stack::{EXTENSION, READY_INTERVAL_MIN_MS, Readiness, ServiceSettings, SmokeTest, StackSettings};
+use serde_json::Value;
+
+/// Longest wait that any setting may ask for: a day.
+const WAIT_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// `x-landfall` at the top.
+pub(crate) fn of_stack(model: &Value) -> Result<StackSettings, Reason> {
+    let settings: StackSettings = read(model, "x-landfall at the top")?;
+    for (index, test) in settings.smoke.iter().enumerate() {
+        check_smoke(test).map_err(|why| invalid(&format!("smoke test {}", index + 1), &why))?;
+    }
+    for (name, value) in [("smoke_deadline_ms", settings.smoke_deadline_ms), ("bake_ms", settings.bake_ms)] {
+        check_wait(name, value).map_err(|why| invalid("x-landfall at the top", &why))?;
+    }
+    Ok(settings)
+}
+
+/// `x-landfall` of one service.
+pub(crate) fn of_service(name: &str, service: &Value) -> Result<ServiceSettings, Reason> {
+    let place = format!("x-landfall of service {name}");
+    let settings: ServiceSettings = read(service, &place)?;
+    check_service(&settings).map_err(|why| invalid(&place, &why))?;
+    Ok(settings)
+}
+
+fn read<T: serde::de::DeserializeOwned + Default>(holder: &Value, place: &str) -> Result<T, Reason> {
+    match holder.get(EXTENSION) {
+        None | Some(Value::Null) => Ok(T::default()),
+        // The error names the field and what was expected; values that could be secret do not stand in it.
+        Some(value) => serde_json::from_value(value.clone()).map_err(|error| invalid(place, &error.to_string())),
+    }
+}
+
+fn invalid(place: &str, why: &str) -> Reason {
+    Reason::new(ReasonCode::SettingsInvalid, format!("{place}: {why}"))
+        .hint("`landfall lint` checks a compose file with these settings before it is promoted")
+}
+
+fn check_service(settings: &ServiceSettings) -> Result<(), String> {
+    check_wait("deadline_ms", settings.deadline_ms)?;
+    if let Some(ready) = &settings.ready {
+        check_ready(ready)?;
+    }
+    if let Some(migrations) = &settings.migrations {
+        if !migrations.path.starts_with('/') {
+            return Err("migrations.path must be an absolute path in the image".to_owned());
+        }
+        let known = ["postgres://", "postgresql://", "sqlite:"];
+        if !known.iter().any(|scheme| migrations.url.starts_with(scheme)) {
+            return Err(
+                "migrations.url must begin with postgres:// or sqlite://; is its variable set on this host?".to_owned()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn check_ready(ready: &Readiness) -> Result<(), String> {
+    check_wait("ready.deadline_ms", ready.deadline_ms)?;
+    check_wait("ready.interval_ms", ready.interval_ms)?;
+    match ready {
+        Readiness { http: Some(_), tcp: Some(_), .. } => {
+            Err("ready has both http and tcp; one of them is enough".to_owned())
+        }
+        Readiness { http: Some(http), .. } if !http.path.starts_with('/') => {
+            Err("ready.http.path must begin with a slash".to_owned())
+        }
+        Readiness { http: Some(http), .. } if http.port == 0 => Err("ready.http.port is 0".to_owned()),
+        Readiness { tcp: Some(tcp), .. } if tcp.port == 0 => Err("ready.tcp.port is 0".to_owned()),
+        Readiness { interval_ms: Some(ms), .. } if *ms < READY_INTERVAL_MIN_MS => {
+            Err(format!("ready.interval_ms is {ms}, at least {READY_INTERVAL_MIN_MS} is needed"))
+        }
+        Readiness { passes: Some(0), .. } => Err("ready.passes is 0, at least 1 is needed".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+fn check_smoke(test: &SmokeTest) -> Result<(), String> {
+    match (&test.http, &test.run) {
+        (Some(http), None) if !http.url.starts_with("http://") && !http.url.starts_with("https://") => {
+            Err("http.url must begin with http:// or https://".to_owned())
+        }
+        (Some(_), None) | (None, Some(_)) => Ok(()),
+        (None, None) => Err("it has neither http nor run".to_owned()),
+        (Some(_), Some(_)) => Err("it has both http and run; make two tests of it".to_owned()),
+    }
+}
+
+fn check_wait(name: &str, ms: Option<u64>) -> Result<(), String> {
+    match ms {
+        Some(ms) if ms > WAIT_MAX_MS => Err(format!("{name} is {ms}, more than a day")),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use serde_json::json;
+
+    fn check(settings: Value, expect: &str) {
+        let message = match of_service("app", &json!({ "x-landfall": settings })) {
+            Ok(_) => String::new(),
+            Err(reason) => reason.message,
+        };
+        assert!(message.contains(expect) && message.is_empty() == expect.is_empty(), "{message:?} for {expect:?}");
+    }
+
+    #[test]
+    fn services() {
+        check(json!(null), "");
+        check(json!({ "ready": { "http": { "port": 80 } } }), "");
+        check(json!({ "redy": {} }), "x-landfall of service app: unknown field `redy`");
+        check(json!({ "role": "boss" }), "unknown variant `boss`");
+        check(json!({ "ready": { "interval_ms": 10 } }), "at least 50");
+        check(json!({ "ready": { "passes": 0 } }), "at least 1");
+        check(json!({ "ready": { "http": { "port": 80, "path": "x" } } }), "slash");
+        check(json!({ "migrations": { "path": "m", "url": "sqlite:///x" } }), "absolute");
+        check(json!({ "migrations": { "path": "/m", "url": "" } }), "is its variable set");
+    }
+
+    #[test]
+    fn smoke_tests() {
+        let stack = |smoke: Value| of_stack(&json!({ "x-landfall": { "smoke": [smoke] } }));
+        assert_eq!(stack(json!({ "http": { "url": "http://x/" } })).unwrap().smoke.len(), 1);
+        assert!(stack(json!({})).unwrap_err().message.contains("neither"));
+        assert!(stack(json!({ "http": { "url": "ftp://x/" } })).unwrap_err().message.contains("smoke test 1"));
+    }
+}

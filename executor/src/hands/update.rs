@@ -1,0 +1,76 @@
+//! The swap: Compose brings the stack to what the promotion says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use landfall_deploy::{Evidence, Order};
+use landfall_schema::ids::ServiceName;
+use landfall_schema::outcome::{Reason, ReasonCode};
+use tokio::time::Instant;
+
+use super::compose::{self, Invocation};
+use super::engine::Container;
+use super::redact::Redactor;
+use super::{Context, Hands, effect_deadline};
+
+impl Hands {
+    pub(crate) async fn update(&self, order: &Order, context: &Context) -> Result<Evidence, Reason> {
+        let stack = self.stack(order, context).await?;
+        // What ran before is listed beside the start of Compose; it needs longer than that to begin with the swap.
+        let before = self.engine.containers();
+        let up = self.up(&stack.invocation, &stack.redactor, effect_deadline(context));
+        let (before, up) = tokio::join!(before, up);
+        up?;
+        let (before, after) = (by_service(before?), by_service(self.engine.containers().await?));
+        let changed = after
+            .iter()
+            .filter(|(service, ids)| before.get(*service) != Some(ids))
+            .map(|(service, _)| service.to_string());
+        Ok(Evidence::Updated { changed: changed.collect() })
+    }
+
+    /// `docker compose up` without building, pulling or waiting: images are here, and readiness is judged by us.
+    pub(crate) async fn up(
+        &self,
+        invocation: &Invocation,
+        redactor: &Redactor,
+        deadline: Instant,
+    ) -> Result<(), Reason> {
+        let args = ["up", "--detach", "--no-build", "--pull", "never", "--remove-orphans", "--quiet-pull"];
+        let output = self.compose.change(invocation, &args, deadline).await?;
+        if output.code == Some(0) {
+            return Ok(());
+        }
+        let reason = compose::up_reason(&output.stderr, redactor);
+        match reason.code {
+            ReasonCode::Unhealthy | ReasonCode::ContainerExited => Err(self.with_logs(reason, redactor).await),
+            _ => Err(reason),
+        }
+    }
+
+    /// Compose gave up because of a container; its log says more than Compose did.
+    async fn with_logs(&self, mut reason: Reason, redactor: &Redactor) -> Reason {
+        // The failure that is being told matters more than one on the way to its logs.
+        let (Ok(docker), Ok(containers)) = (self.engine.docker(), self.engine.containers().await) else {
+            return reason;
+        };
+        for container in containers.iter().filter(|container| !container.one_off) {
+            let named = container.labels.get("com.docker.compose.container-number").map_or("1", String::as_str);
+            let name = format!("{}-{}-{named}", self.engine.project(), container.service);
+            let quoted = format!("service \"{}\"", container.service);
+            if reason.message.contains(&name) || reason.message.contains(&quoted) {
+                reason
+                    .logs
+                    .push(self.engine.log_tail(&docker, &container.id, container.service.as_str(), redactor).await);
+            }
+        }
+        reason
+    }
+}
+
+fn by_service(containers: Vec<Container>) -> BTreeMap<ServiceName, BTreeSet<String>> {
+    let mut ids: BTreeMap<ServiceName, BTreeSet<String>> = BTreeMap::new();
+    for container in containers.into_iter().filter(|container| !container.one_off) {
+        ids.entry(container.service).or_default().insert(container.id);
+    }
+    ids
+}
