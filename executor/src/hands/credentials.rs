@@ -95,12 +95,12 @@ pub(crate) fn registry(repository: &str) -> &str {
 
 /// The repository with its registry: `postgres` is `docker.io/library/postgres`.
 pub(crate) fn full_repository(repository: &str) -> String {
-    let registry = registry(repository);
-    if repository.starts_with(registry) {
-        return repository.to_owned();
-    }
-    let path = repository.strip_prefix("index.docker.io/").unwrap_or(repository);
-    let library = if path.contains('/') { "" } else { "library/" };
+    let (registry, known) = (registry(repository), repository.split_once('/'));
+    let path = match known {
+        Some((first, path)) if first == registry || first == "index.docker.io" => path,
+        _ => repository,
+    };
+    let library = if registry == DOCKER_HUB && !path.contains('/') { "library/" } else { "" };
     format!("{registry}/{library}{path}")
 }
 

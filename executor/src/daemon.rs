@@ -1,0 +1,465 @@
+//! The daemon: opens what it owns, starts its tasks, and then is one loop over everything that can happen.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use landfall_bus::Delivered;
+use landfall_schema::Timestamp;
+use landfall_schema::ids::AppName;
+use landfall_schema::layout::ACK_PROGRESS_INTERVAL;
+use landfall_schema::outcome::Reason;
+use sd_notify::NotifyState;
+use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::announce::{AnnounceError, Announcement, Announcer};
+use crate::causes;
+use crate::config::{AppConfig, Config};
+use crate::hands::{Hands, HandsConfig, StackConfig};
+use crate::identity::{IdentityError, StateDir};
+use crate::intake::{self, Facts, Handled, Ignored, MessageId, Refused, Verdict};
+use crate::journal::{Journal, JournalError, Unfinished};
+use crate::link::{BusHandle, Delivery, Link, connect_options};
+use crate::outbox::{Outbox, OutboxBell};
+use crate::presence::Beat;
+use crate::settle::{self, Held, How};
+use crate::worker::{Job, Shared, Worker};
+
+/// After the first SIGTERM the effects in hand may go on for this time; then they are parked. systemd's TimeoutStopSec is longer.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
+/// Time to tell the bus what is left when the work has ended.
+const OUTBOX_FLUSH: Duration = Duration::from_secs(5);
+/// Deliveries that wait to be judged.
+const DELIVERIES_QUEUE: usize = 64;
+
+#[derive(Debug, Error)]
+pub enum DaemonError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("cannot read bus.password_file")]
+    Password(#[source] std::io::Error),
+    #[error("cannot listen for signals")]
+    Signals(#[source] std::io::Error),
+    #[error("cannot prepare {app}: {}", reason.message)]
+    Hands { app: AppName, reason: Box<Reason> },
+}
+
+/// Trouble of our own while a message is judged.
+#[derive(Debug, Error)]
+enum IntakeTrouble {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Announce(#[from] AnnounceError),
+}
+
+/// Runs until a signal.
+///
+/// # Errors
+/// [`DaemonError`] before anything was begun.
+pub async fn run(config: Config) -> Result<(), DaemonError> {
+    let signals = Signals::listen().map_err(DaemonError::Signals)?;
+    let state = StateDir::open(&config.state_dir)?;
+    let key = state.host_key()?;
+    let journal = Journal::open(state.path()).await?;
+    let unfinished = journal.unfinished(&config.host).await?;
+    info!(
+        host = %config.host, env = %config.env, key = %key.public(), apps = config.apps.len(), unfinished = unfinished.len(),
+        "landfall-executor {} starts", env!("CARGO_PKG_VERSION")
+    );
+    if config.apps.is_empty() {
+        warn!("the configuration names no application, so this host takes no promotion");
+    }
+    let announcer = Arc::new(Announcer::new(config.env.clone(), config.host.clone(), key));
+    let daemon = Daemon::start(config, journal, announcer, unfinished)?;
+    daemon.run(signals).await;
+    drop(state);
+    Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, std::io::Error> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+struct Daemon {
+    config: Config,
+    journal: Journal,
+    announcer: Arc<Announcer>,
+    bell: OutboxBell,
+    held: Held,
+    inboxes: HashMap<AppName, mpsc::UnboundedSender<Job>>,
+    workers: JoinSet<()>,
+    deliveries: mpsc::Receiver<Delivery>,
+    sweeps: mpsc::Receiver<Vec<Delivered>>,
+    settled: mpsc::UnboundedReceiver<MessageId>,
+    outbox: JoinSet<()>,
+    beat: JoinSet<()>,
+    still_working: Interval,
+    watchdog: Option<Interval>,
+    /// Nothing new is taken.
+    draining: CancellationToken,
+    /// What is in hand is dropped.
+    parking: CancellationToken,
+    /// The outbox publishes what is left, and ends.
+    flushing: CancellationToken,
+}
+
+impl Daemon {
+    fn start(
+        config: Config,
+        journal: Journal,
+        announcer: Arc<Announcer>,
+        unfinished: Vec<Unfinished>,
+    ) -> Result<Self, DaemonError> {
+        let (draining, parking, flushing) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let (deliver, deliveries) = mpsc::channel(DELIVERIES_QUEUE);
+        let (swept, sweeps) = mpsc::channel(1);
+        let (settle, settled) = mpsc::unbounded_channel();
+        let options = connect_options(&config.bus, &config.host).map_err(DaemonError::Password)?;
+        let link =
+            Link { options, env: config.env.clone(), host: config.host.clone(), deliveries: deliver, sweeps: swept };
+        let bus = link.start(draining.clone());
+
+        let bell = OutboxBell::default();
+        let outbox = Outbox { journal: journal.clone(), publisher: bus.clone(), bell: bell.clone(), settled: settle };
+        let changed = Arc::new(Notify::new());
+        let shared = Shared {
+            journal: journal.clone(),
+            announcer: Arc::clone(&announcer),
+            bell: bell.clone(),
+            changed: Arc::clone(&changed),
+            keep_releases: config.keep_releases,
+            draining: draining.clone(),
+            parking: parking.clone(),
+        };
+        let mut workers = JoinSet::new();
+        let inboxes = start_workers(&config, &shared, &bus, unfinished, &mut workers)?;
+        let beat = Beat {
+            env: config.env.clone(),
+            host: config.host.clone(),
+            labels: config.labels.clone(),
+            apps: config.apps.keys().cloned().collect(),
+            state_dir: config.state_dir.clone(),
+            docker_host: config.docker.host.clone(),
+            journal: journal.clone(),
+            announcer: Arc::clone(&announcer),
+            publisher: bus,
+            changed,
+        };
+        let (mut outboxes, mut beats) = (JoinSet::new(), JoinSet::new());
+        outboxes.spawn(outbox.run(flushing.clone()));
+        beats.spawn(beat.run());
+        Ok(Self {
+            config,
+            journal,
+            announcer,
+            bell,
+            held: Held::default(),
+            inboxes,
+            workers,
+            deliveries,
+            sweeps,
+            settled,
+            outbox: outboxes,
+            beat: beats,
+            still_working: ticking(ACK_PROGRESS_INTERVAL),
+            // Twice within the time that systemd waits.
+            watchdog: sd_notify::watchdog_enabled().map(|limit| ticking(limit / 2)),
+            draining,
+            parking,
+            flushing,
+        })
+    }
+
+    async fn run(mut self, mut signals: Signals) {
+        tell_systemd(&[NotifyState::Ready]);
+        let received = loop {
+            tokio::select! {
+                Some(delivery) = self.deliveries.recv() => self.take_delivery(delivery).await,
+                Some(swept) = self.sweeps.recv() => self.take_sweep(swept).await,
+                Some(message) = self.settled.recv() => self.held.settle(&message),
+                _ = self.still_working.tick() => self.held.still_working(),
+                () = tick(&mut self.watchdog) => tell_systemd(&[NotifyState::Watchdog]),
+                Some(ended) = self.workers.join_next() => worker_ended(ended),
+                received = signals.next() => break received,
+            }
+        };
+        info!("{received}: nothing new is taken; a step in hand may take {} s more", SHUTDOWN_GRACE.as_secs());
+        tell_systemd(&[NotifyState::Stopping]);
+        self.drain(&mut signals).await;
+        self.journal.close().await;
+        info!("landfall-executor ends");
+    }
+
+    /// Lets what is in hand come to an end, and tells the bus. A second signal cuts it short.
+    async fn drain(&mut self, signals: &mut Signals) {
+        self.draining.cancel();
+        self.beat.abort_all();
+        let mut grace = std::pin::pin!(sleep(SHUTDOWN_GRACE));
+        let mut cut_short = false;
+        while !self.workers.is_empty() {
+            tokio::select! {
+                Some(ended) = self.workers.join_next() => worker_ended(ended),
+                Some(message) = self.settled.recv() => self.held.settle(&message),
+                _ = self.still_working.tick() => self.held.still_working(),
+                () = tick(&mut self.watchdog) => tell_systemd(&[NotifyState::Watchdog]),
+                () = &mut grace, if !self.parking.is_cancelled() => {
+                    warn!("the step in hand takes longer than {} s; it is parked", SHUTDOWN_GRACE.as_secs());
+                    self.parking.cancel();
+                }
+                received = signals.next(), if !cut_short => {
+                    warn!("{received} again: the step in hand is parked at once");
+                    cut_short = true;
+                    self.parking.cancel();
+                }
+            }
+        }
+        self.flushing.cancel();
+        if cut_short {
+            return self.outbox.abort_all();
+        }
+        let flushed = async {
+            while let Some(ended) = self.outbox.join_next().await {
+                worker_ended(ended);
+            }
+        };
+        if timeout(OUTBOX_FLUSH, flushed).await.is_err() {
+            warn!(
+                "the bus did not take everything within {} s; the rest is told at the next start",
+                OUTBOX_FLUSH.as_secs()
+            );
+        }
+        while let Ok(message) = self.settled.try_recv() {
+            self.held.settle(&message);
+        }
+        // The acknowledgements are confirmed beside this; unconfirmed ones come again and are known.
+        tokio::task::yield_now().await;
+    }
+
+    async fn take_delivery(&mut self, Delivery { delivered, message }: Delivery) {
+        match self.take(&delivered).await {
+            Ok(Disposal::Hold(id, how)) => self.held.hold(id, message, how),
+            Ok(Disposal::Settle(how)) => settle::settle(message, how),
+            Err(trouble) => {
+                error!(
+                    subject = delivered.subject,
+                    error = causes(&trouble),
+                    "a promotion was not taken; it comes again"
+                );
+                settle::later(message);
+            }
+        }
+    }
+
+    async fn take_sweep(&mut self, swept: Vec<Delivered>) {
+        for delivered in swept {
+            if let Err(trouble) = self.take(&delivered).await {
+                error!(
+                    subject = delivered.subject,
+                    error = causes(&trouble),
+                    "a promotion was not taken; the next sweep tries again"
+                );
+            }
+        }
+    }
+
+    /// The one way in, for the consumer's deliveries and the sweep's.
+    async fn take(&mut self, delivered: &Delivered) -> Result<Disposal, IntakeTrouble> {
+        let id = MessageId::of(delivered);
+        match self.journal.handled(&id).await? {
+            Some(Handled::Told) => return Ok(Disposal::Settle(How::Ack)),
+            Some(Handled::UnderWay) => return Ok(Disposal::Hold(id, How::Ack)),
+            None => {}
+        }
+        let now = Timestamp::now();
+        let standing = match intake::app_of(&delivered.subject, &self.config.env) {
+            Some(app) => self.journal.standing(&self.config.env, &app).await?,
+            None => None,
+        };
+        let facts = Facts {
+            host: &self.config.host,
+            env: &self.config.env,
+            trusted: &self.config.trust.promote,
+            apps: &self.config.apps,
+            now,
+            standing,
+        };
+        match intake::judge(delivered, &facts) {
+            Verdict::Ignore(why) => {
+                match why {
+                    Ignored::NotOnThisHost => debug!(subject = delivered.subject, "not an application of this host"),
+                    Ignored::TakenAlready => debug!(subject = delivered.subject, "taken before"),
+                }
+                Ok(Disposal::Settle(How::Ack))
+            }
+            Verdict::Take(taken) => {
+                self.journal.take(&taken, now).await?;
+                self.hand_over(Job::new(*taken));
+                Ok(Disposal::Hold(id, How::Ack))
+            }
+            Verdict::Refuse { reason, refused } => {
+                warn!(subject = delivered.subject, code = reason.code.as_str(), "refused: {}", reason.message);
+                let outcome = self.refusal(delivered, &refused, &reason, now)?;
+                self.refuse(&id, &reason, vec![outcome], now).await?;
+                Ok(Disposal::Hold(id, How::Ack))
+            }
+            Verdict::DeadLetter { reason, refused } => {
+                warn!(
+                    subject = delivered.subject,
+                    sequence = delivered.sequence,
+                    code = reason.code.as_str(),
+                    "not believed: {}",
+                    reason.message
+                );
+                let mut announcements = vec![self.announcer.dead_letter(delivered, reason.clone(), now)?];
+                if let Some(refused) = refused {
+                    announcements.push(self.refusal(delivered, &refused, &reason, now)?);
+                }
+                self.refuse(&id, &reason, announcements, now).await?;
+                Ok(Disposal::Hold(id, How::Term))
+            }
+        }
+    }
+
+    fn refusal(
+        &self,
+        delivered: &Delivered,
+        refused: &Refused,
+        reason: &Reason,
+        now: Timestamp,
+    ) -> Result<Announcement, AnnounceError> {
+        self.announcer.refused(refused, reason.clone(), now, delivered.traceparent.as_deref())
+    }
+
+    /// The last of the announcements settles the message.
+    async fn refuse(
+        &self,
+        id: &MessageId,
+        reason: &Reason,
+        mut announcements: Vec<Announcement>,
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        if let Some(last) = announcements.last_mut() {
+            last.settles = Some(id.clone());
+        }
+        self.journal.refuse(id, reason.code, &announcements, now).await?;
+        self.bell.ring();
+        Ok(())
+    }
+
+    fn hand_over(&self, job: Job) {
+        let app = job.taken.order.promotion.app.clone();
+        let Some(inbox) = self.inboxes.get(&app) else { return };
+        if inbox.send(job).is_err() {
+            warn!(%app, "this application is not worked on any more; the journal takes the promotion up at the next start");
+        }
+    }
+}
+
+/// What happens to the delivered message.
+enum Disposal {
+    /// Until its outcome is on the bus.
+    Hold(MessageId, How),
+    Settle(How),
+}
+
+/// One worker for each application; each begins with what it had in hand before the restart.
+fn start_workers(
+    config: &Config,
+    shared: &Shared,
+    bus: &BusHandle,
+    unfinished: Vec<Unfinished>,
+    workers: &mut JoinSet<()>,
+) -> Result<HashMap<AppName, mpsc::UnboundedSender<Job>>, DaemonError> {
+    let mut inboxes = HashMap::new();
+    for (app, settings) in &config.apps {
+        let hands = Hands::new(hands_config(config, app, settings), Arc::new(bus.clone()))
+            .map_err(|reason| DaemonError::Hands { app: app.clone(), reason: Box::new(reason) })?;
+        let (send, inbox) = mpsc::unbounded_channel();
+        workers.spawn(Worker::new(app.clone(), Arc::new(hands), inbox, shared.clone()).run());
+        inboxes.insert(app.clone(), send);
+    }
+    let mut strangers = BTreeMap::<AppName, usize>::new();
+    for Unfinished { taken, deploy_traceparent, entries } in unfinished {
+        let promotion = &taken.order.promotion;
+        let ours = inboxes.get(&promotion.app).filter(|_| promotion.env == config.env);
+        match ours {
+            // The worker was just started, so its inbox is open.
+            Some(inbox) => drop(inbox.send(Job { taken, entries, deploy_traceparent })),
+            None => *strangers.entry(promotion.app.clone()).or_default() += 1,
+        }
+    }
+    for (app, count) in strangers {
+        warn!(%app, count, "deploys that did not end belong to an application or environment that is not configured any more");
+    }
+    Ok(inboxes)
+}
+
+fn hands_config(config: &Config, app: &AppName, settings: &AppConfig) -> HandsConfig {
+    HandsConfig {
+        docker: Some(config.docker.host.clone()),
+        stack: StackConfig {
+            app: app.clone(),
+            directory: settings.directory.clone(),
+            project: Some(settings.project.clone()),
+        },
+        state_dir: config.state_dir.clone(),
+        policy: config.policy.clone(),
+        allowed_registries: config.allowed_registries.clone(),
+        keep_releases: config.keep_releases,
+        min_free_bytes: config.docker.min_free_disk_bytes,
+    }
+}
+
+fn ticking(period: Duration) -> Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+/// Never, when there is no watchdog.
+async fn tick(interval: &mut Option<Interval>) {
+    match interval {
+        Some(interval) => drop::<Instant>(interval.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+fn tell_systemd(states: &[NotifyState<'_>]) {
+    // Without systemd there is no socket, and nothing is sent.
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "systemd was not told");
+    }
+}
+
+/// A task that panicked has a defect; the journal still knows what it did.
+fn worker_ended(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        error!(%error, "a defect: a task ended; restart the executor, the journal goes on where it was");
+    }
+}

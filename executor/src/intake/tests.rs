@@ -1,0 +1,168 @@
+#![allow(clippy::unwrap_used)]
+use landfall_schema::signature::SigningKey;
+
+use super::*;
+use crate::samples;
+
+struct Scene {
+    key: SigningKey,
+    event: CloudEvent<Promotion>,
+    message: Delivered,
+    standing: Option<Standing>,
+}
+
+impl Scene {
+    /// Writes and signs the event anew.
+    fn sign(&mut self) {
+        let body = self.event.encode().unwrap();
+        self.message.signature = Some(self.key.header(&body).unwrap());
+        self.message.body = body.into();
+    }
+
+    /// Replaces text in the body, and signs what came of it.
+    fn edit(&mut self, from: &str, to: &str) {
+        let body = String::from_utf8(self.message.body.to_vec()).unwrap();
+        assert!(body.contains(from), "{body}");
+        let body = body.replace(from, to).into_bytes();
+        self.message.signature = Some(self.key.header(&body).unwrap());
+        self.message.body = body.into();
+    }
+}
+
+/// Promotion 5 of shop comes to host-a of staging, which took promotion 4 before; `change` makes the difference.
+fn check(change: impl FnOnce(&mut Scene), expect: &str) {
+    let key = SigningKey::generate();
+    let trusted = [key.public()];
+    let event = samples::event(samples::promotion(5));
+    let standing = Some(Standing { counter: Counter(4), id: samples::event(samples::promotion(4)).id });
+    let mut scene = Scene { key, event, message: samples::message(Vec::new(), None), standing };
+    scene.sign();
+    change(&mut scene);
+    let apps = BTreeMap::from([("shop".parse().unwrap(), ())]);
+    let (host, env) = ("host-a".parse().unwrap(), "staging".parse().unwrap());
+    let facts =
+        Facts { host: &host, env: &env, trusted: &trusted, apps: &apps, now: samples::now(), standing: scene.standing };
+    let told = |refused: &Refused| format!(" told={}", refused.event.data.counter);
+    let found = match judge(&scene.message, &facts) {
+        Verdict::Take(taken) => format!("take {}", taken.order.promotion.counter),
+        Verdict::Ignore(why) => format!("ignore {why:?}"),
+        Verdict::Refuse { reason, refused } => format!("refuse {}{}", reason.code.as_str(), told(&refused)),
+        Verdict::DeadLetter { reason, refused } => {
+            format!("dead-letter {}{}", reason.code.as_str(), refused.as_ref().map(told).unwrap_or_default())
+        }
+    };
+    assert_eq!(found, expect);
+}
+
+#[test]
+fn what_is_good_is_taken() {
+    check(|_| {}, "take #5");
+    check(|scene| scene.standing = None, "take #5");
+    check(|scene| scene.edit("\"specversion\"", "\"unknownextension\":1,\"specversion\""), "take #5");
+}
+
+#[test]
+fn what_is_not_ours_or_known_is_ignored() {
+    check(|scene| scene.message.subject = "landfall.staging.release.blog.promoted".to_owned(), "ignore NotOnThisHost");
+    check(
+        |scene| {
+            scene.message.subject = "landfall.staging.release.blog.promoted".to_owned();
+            scene.message.signature = None;
+        },
+        "ignore NotOnThisHost",
+    );
+    check(|scene| scene.standing = Some(Standing { counter: Counter(5), id: scene.event.id }), "ignore TakenAlready");
+}
+
+#[test]
+fn what_cannot_be_believed_is_dead_lettered() {
+    check(|scene| scene.message.subject = "landfall.staging.else".to_owned(), "dead-letter malformed");
+    check(|scene| scene.message.signature = None, "dead-letter unsigned told=#5");
+    check(|scene| scene.message.signature = Some("[]".to_owned()), "dead-letter unsigned told=#5");
+    check(|scene| scene.message.signature = Some("{".to_owned()), "dead-letter bad_signature told=#5");
+    check(|scene| scene.key = SigningKey::generate(), "take #5");
+    check(
+        |scene| {
+            scene.key = SigningKey::generate();
+            scene.sign();
+        },
+        "dead-letter untrusted_key told=#5",
+    );
+    check(
+        |scene| {
+            let body = String::from_utf8(scene.message.body.to_vec()).unwrap();
+            scene.message.body = body.replace("\"v5\"", "\"v6\"").into_bytes().into();
+        },
+        "dead-letter bad_signature told=#5",
+    );
+    check(
+        |scene| {
+            scene.message.body = vec![b' '; EVENT_MAX_BYTES + 1].into();
+            scene.message.signature = Some(scene.key.header(&scene.message.body).unwrap());
+        },
+        "dead-letter oversized",
+    );
+    check(|scene| scene.edit("{", "["), "dead-letter malformed");
+    check(|scene| scene.edit("\"shop\"", "\"a shop; rm -rf /\""), "dead-letter malformed");
+    check(|scene| scene.edit("promoted.v1", "promoted.v2"), "dead-letter unknown_version");
+    check(|scene| scene.edit("\"1.0\"", "\"2.0\""), "dead-letter unknown_version");
+    check(
+        |scene| {
+            scene.event.data.env = "production".parse().unwrap();
+            scene.sign();
+            scene.message.signature = None;
+        },
+        "dead-letter unsigned",
+    );
+}
+
+#[test]
+fn what_a_rule_forbids_is_refused() {
+    check(
+        |scene| {
+            scene.event.data.env = "production".parse().unwrap();
+            scene.sign();
+        },
+        "refuse foreign_environment told=#5",
+    );
+    check(|scene| scene.message.subject = "landfall.production.release.shop.promoted".to_owned(), "refuse foreign_environment told=#5");
+    check(
+        |scene| {
+            scene.event.data.app = "blog".parse().unwrap();
+            scene.sign();
+        },
+        "refuse malformed told=#5",
+    );
+    for counter in [0, u64::MAX] {
+        check(
+            |scene| {
+                scene.event.data.counter = Counter(counter);
+                scene.sign();
+            },
+            &format!("refuse malformed told=#{counter}"),
+        );
+    }
+    check(
+        |scene| {
+            scene.event.data.expires_at = samples::now();
+            scene.sign();
+        },
+        "refuse expired told=#5",
+    );
+    check(|scene| scene.standing.as_mut().unwrap().counter = Counter(6), "refuse stale_counter told=#5");
+    check(|scene| scene.standing.as_mut().unwrap().counter = Counter(5), "refuse stale_counter told=#5");
+}
+
+#[test]
+fn a_message_is_named_by_all_of_it() {
+    let message = samples::message(b"body".to_vec(), Some("sig".to_owned()));
+    let id = MessageId::of(&message);
+    assert_eq!(MessageId::of(&Delivered { sequence: 99, ..message.clone() }), id);
+    for other in [
+        Delivered { subject: "landfall.x".to_owned(), ..message.clone() },
+        Delivered { body: b"bodys".to_vec().into(), signature: Some("ig".to_owned()), ..message.clone() },
+        Delivered { signature: None, ..message },
+    ] {
+        assert_ne!(MessageId::of(&other), id);
+    }
+}

@@ -1,0 +1,367 @@
+//! What this host remembers: every promotion it took, every input of its machine, what it goes back to, and what the bus must still be
+//! told. SQLite, written through to the disk before anything is done.
+
+mod rows;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use landfall_deploy::{Input, Order};
+use landfall_schema::Timestamp;
+use landfall_schema::bundle::Bundle;
+use landfall_schema::ids::{AppName, EnvName, HostName};
+use landfall_schema::outcome::{OutcomeKind, ReasonCode};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row as _, Sqlite, Transaction};
+use thiserror::Error;
+
+use crate::announce::Announcement;
+use crate::hands::Committed;
+use crate::intake::{Handled, MessageId, Standing, Taken};
+
+pub use rows::{Unfinished, Unpublished};
+
+/// The journal's file in the state directory.
+pub const FILE_NAME: &str = "journal.sqlite";
+/// Time for another process to let go of the file, e.g. a person who reads it with `sqlite3`.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// SQLite's page cache, in KiB (negative is SQLite's way to say KiB).
+const CACHE_KIB: i32 = -512;
+/// The write-ahead log is cut back to this size.
+const WAL_MAX_BYTES: i64 = 1024 * 1024;
+/// Ended promotions that are kept per application.
+const RELEASES_KEPT: i64 = 50;
+/// Refusals that are kept.
+const REFUSALS_KEPT: i64 = 1_000;
+/// Published events are kept this long, for people who look.
+const PUBLISHED_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+#[derive(Debug, Error)]
+pub enum JournalError {
+    #[error("cannot open the journal {}", path.display())]
+    Open { path: PathBuf, source: sqlx::Error },
+    #[error(
+        "the journal {file} is damaged: {detail}\n  hint: nothing was changed. Stop the executor and move the file away: \
+         `mv {file} {file}.damaged`. The host then takes the newest promotion of every application once more",
+        file = path.display()
+    )]
+    Damaged { path: PathBuf, detail: String },
+    #[error("cannot bring the journal {} to this version's form", path.display())]
+    Migrate { path: PathBuf, source: sqlx::migrate::MigrateError },
+    #[error("cannot {what} in the journal")]
+    Query { what: &'static str, source: sqlx::Error },
+    #[error("the journal holds something unreadable: {what}")]
+    Unreadable { what: String },
+}
+
+/// Names the operation that failed.
+fn failed(what: &'static str) -> impl FnOnce(sqlx::Error) -> JournalError {
+    move |source| JournalError::Query { what, source }
+}
+
+#[derive(Debug, Clone)]
+pub struct Journal {
+    pool: SqlitePool,
+}
+
+/// One step of a deploy, as it is written: all of it or nothing.
+#[derive(Debug)]
+pub struct Step<'a> {
+    pub order: &'a Order,
+    pub at: Timestamp,
+    pub input: &'a Input,
+    pub announcements: &'a [Announcement],
+    pub terminal: Option<OutcomeKind>,
+}
+
+impl Journal {
+    /// Opens or creates the journal, brings its tables up to date and checks it.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`] when SQLite's own check finds anything; otherwise what could not be done.
+    pub async fn open(state_dir: &Path) -> Result<Self, JournalError> {
+        let path = state_dir.join(FILE_NAME);
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(BUSY_TIMEOUT)
+            .statement_cache_capacity(32)
+            .pragma("cache_size", CACHE_KIB.to_string())
+            .pragma("journal_size_limit", WAL_MAX_BYTES.to_string());
+        // One connection: writes are serial anyway, and each connection costs a thread and a cache.
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .connect_with(options)
+            .await
+            .map_err(|source| open_error(&path, source))?;
+        let journal = Self { pool };
+        journal.check(&path).await?;
+        sqlx::migrate!("./migrations").run(&journal.pool).await.map_err(|source| match source {
+            sqlx::migrate::MigrateError::Execute(source) => open_error(&path, source),
+            source => JournalError::Migrate { path: path.clone(), source },
+        })?;
+        Ok(journal)
+    }
+
+    async fn check(&self, path: &Path) -> Result<(), JournalError> {
+        let lines: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(5)")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|source| open_error(path, source))?;
+        if lines == ["ok"] {
+            return Ok(());
+        }
+        Err(JournalError::Damaged { path: path.to_owned(), detail: lines.join("; ") })
+    }
+
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, JournalError> {
+        self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed("begin to write"))
+    }
+
+    /// The promotion with the highest counter that was taken of this application.
+    ///
+    /// # Errors
+    /// [`JournalError`]; so everywhere below.
+    pub async fn standing(&self, env: &EnvName, app: &AppName) -> Result<Option<Standing>, JournalError> {
+        let row = sqlx::query(
+            "SELECT counter, event_id FROM releases WHERE env = ? AND app = ? ORDER BY counter DESC LIMIT 1",
+        )
+        .bind(env.as_str())
+        .bind(app.as_str())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed("look up a promotion"))?;
+        row.map(|row| Ok(Standing { counter: rows::counter(&row, "counter")?, id: rows::parsed(&row, "event_id")? }))
+            .transpose()
+    }
+
+    /// Whether this very message was taken or refused before.
+    pub async fn handled(&self, message: &MessageId) -> Result<Option<Handled>, JournalError> {
+        let row = sqlx::query(
+            "SELECT state = 'done' AS ended FROM releases WHERE message = ?1 \
+             UNION ALL SELECT 1 FROM refusals WHERE message = ?1 LIMIT 1",
+        )
+        .bind(message.as_str())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed("look up a message"))?;
+        let Some(row) = row else { return Ok(None) };
+        if row.try_get::<i64, _>("ended").map_err(failed("look up a message"))? == 0 {
+            return Ok(Some(Handled::UnderWay));
+        }
+        let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox WHERE settles = ? AND published_at IS NULL")
+            .bind(message.as_str())
+            .fetch_one(&self.pool)
+            .await
+            .map_err(failed("look up a message"))?;
+        Ok(Some(if waiting == 0 { Handled::Told } else { Handled::UnderWay }))
+    }
+
+    /// Records a promotion that will be carried out.
+    pub async fn take(&self, taken: &Taken, now: Timestamp) -> Result<(), JournalError> {
+        let what = "record a promotion";
+        let promotion = &taken.order.promotion;
+        sqlx::query(
+            "INSERT INTO releases (env, app, counter, event_id, message, body, signature, traceparent, state, received_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?)",
+        )
+        .bind(promotion.env.as_str())
+        .bind(promotion.app.as_str())
+        .bind(rows::integer(promotion.counter)?)
+        .bind(taken.order.id.to_string())
+        .bind(taken.message.as_str())
+        .bind(&taken.body[..])
+        .bind(taken.signature.as_deref())
+        .bind(taken.traceparent.as_deref())
+        .bind(now.as_millisecond())
+        .execute(&self.pool)
+        .await
+        .map_err(failed(what))?;
+        Ok(())
+    }
+
+    /// Records a message that was not taken, and what the bus must be told about it.
+    pub async fn refuse(
+        &self,
+        message: &MessageId,
+        code: ReasonCode,
+        announcements: &[Announcement],
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        let what = "record a refusal";
+        let mut tx = self.begin().await?;
+        sqlx::query("INSERT INTO refusals (message, code, refused_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(message.as_str())
+            .bind(code.as_str())
+            .bind(now.as_millisecond())
+            .execute(&mut *tx)
+            .await
+            .map_err(failed(what))?;
+        rows::insert_announcements(&mut tx, announcements, now).await?;
+        tx.commit().await.map_err(failed(what))
+    }
+
+    /// Writes one input of the machine, together with the outcomes that followed from it.
+    pub async fn record(&self, step: Step<'_>) -> Result<(), JournalError> {
+        let what = "record a step";
+        let promotion = &step.order.promotion;
+        let counter = rows::integer(promotion.counter)?;
+        let input =
+            serde_json::to_string(step.input).map_err(|error| JournalError::Unreadable { what: error.to_string() })?;
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO entries (env, app, counter, position, at, input) SELECT ?1, ?2, ?3, coalesce(max(position), 0) + 1, ?4, ?5 \
+             FROM entries WHERE env = ?1 AND app = ?2 AND counter = ?3",
+        )
+        .bind(promotion.env.as_str())
+        .bind(promotion.app.as_str())
+        .bind(counter)
+        .bind(step.at.as_millisecond())
+        .bind(input)
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(what))?;
+        rows::insert_announcements(&mut tx, step.announcements, step.at).await?;
+        rows::set_state(&mut tx, step.order, step.terminal, step.at).await?;
+        tx.commit().await.map_err(failed(what))
+    }
+
+    /// Ends a promotion that never reached its machine, or whose machine cannot be made again.
+    pub async fn end(
+        &self,
+        order: &Order,
+        terminal: OutcomeKind,
+        announcements: &[Announcement],
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        let mut tx = self.begin().await?;
+        rows::insert_announcements(&mut tx, announcements, now).await?;
+        rows::set_state(&mut tx, order, Some(terminal), now).await?;
+        tx.commit().await.map_err(failed("end a promotion"))
+    }
+
+    /// Adds to the outbox what belongs to no step: progress.
+    pub async fn announce(&self, announcements: &[Announcement], now: Timestamp) -> Result<(), JournalError> {
+        let mut tx = self.begin().await?;
+        rows::insert_announcements(&mut tx, announcements, now).await?;
+        tx.commit().await.map_err(failed("fill the outbox"))
+    }
+
+    /// Remembers the deploy span, so that its outcomes carry one trace before and after a restart.
+    pub async fn set_deploy_traceparent(&self, order: &Order, traceparent: &str) -> Result<(), JournalError> {
+        let promotion = &order.promotion;
+        sqlx::query("UPDATE releases SET deploy_traceparent = ? WHERE env = ? AND app = ? AND counter = ?")
+            .bind(traceparent)
+            .bind(promotion.env.as_str())
+            .bind(promotion.app.as_str())
+            .bind(rows::integer(promotion.counter)?)
+            .execute(&self.pool)
+            .await
+            .map_err(failed("remember a trace"))?;
+        Ok(())
+    }
+
+    /// What was taken and has not ended, with the inputs so far, lowest counter first.
+    pub async fn unfinished(&self, host: &HostName) -> Result<Vec<Unfinished>, JournalError> {
+        rows::unfinished(&self.pool, host).await
+    }
+
+    /// From now on this host goes back to this release.
+    pub async fn commit(&self, order: &Order, bundle: &Bundle, now: Timestamp) -> Result<(), JournalError> {
+        let promotion = &order.promotion;
+        let unreadable = |error: serde_json::Error| JournalError::Unreadable { what: error.to_string() };
+        sqlx::query(
+            "INSERT INTO committed (env, app, counter, promotion, bundle, committed_at) VALUES (?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (env, app, counter) DO NOTHING",
+        )
+        .bind(promotion.env.as_str())
+        .bind(promotion.app.as_str())
+        .bind(rows::integer(promotion.counter)?)
+        .bind(serde_json::to_string(promotion).map_err(unreadable)?)
+        .bind(serde_json::to_string(bundle).map_err(unreadable)?)
+        .bind(now.as_millisecond())
+        .execute(&self.pool)
+        .await
+        .map_err(failed("commit a release"))?;
+        Ok(())
+    }
+
+    /// The last good releases of an application, newest first.
+    pub async fn committed(&self, env: &EnvName, app: &AppName, most: usize) -> Result<Vec<Committed>, JournalError> {
+        let what = "read the committed releases";
+        let rows = sqlx::query(
+            "SELECT promotion, bundle FROM committed WHERE env = ? AND app = ? ORDER BY counter DESC LIMIT ?",
+        )
+        .bind(env.as_str())
+        .bind(app.as_str())
+        .bind(i64::try_from(most).unwrap_or(i64::MAX))
+        .fetch_all(&self.pool)
+        .await
+        .map_err(failed(what))?;
+        rows.iter().map(rows::committed).collect()
+    }
+
+    /// The oldest events that the bus has not been told yet.
+    pub async fn unpublished(&self, most: u32) -> Result<Vec<Unpublished>, JournalError> {
+        rows::unpublished(&self.pool, most).await
+    }
+
+    pub async fn mark_published(&self, position: i64, now: Timestamp) -> Result<(), JournalError> {
+        sqlx::query("UPDATE outbox SET published_at = ? WHERE position = ?")
+            .bind(now.as_millisecond())
+            .bind(position)
+            .execute(&self.pool)
+            .await
+            .map_err(failed("mark an event as published"))?;
+        Ok(())
+    }
+
+    /// Forgets what nobody needs any more. Never the newest promotion of an application, nor what has not ended or been told.
+    pub async fn prune(&self, keep_committed: usize, now: Timestamp) -> Result<(), JournalError> {
+        let what = "clean up";
+        let keep_committed = i64::try_from(keep_committed).unwrap_or(i64::MAX);
+        let published_before = now.as_millisecond() - i64::try_from(PUBLISHED_KEPT.as_millis()).unwrap_or(i64::MAX);
+        let mut tx = self.begin().await?;
+        for (sql, argument) in [
+            ("DELETE FROM outbox WHERE published_at < ?", published_before),
+            (
+                "DELETE FROM releases WHERE state = 'done' AND (SELECT count(*) FROM releases AS newer WHERE newer.env = releases.env \
+                 AND newer.app = releases.app AND newer.counter > releases.counter) >= ?",
+                RELEASES_KEPT,
+            ),
+            (
+                "DELETE FROM committed WHERE (SELECT count(*) FROM committed AS newer WHERE newer.env = committed.env \
+                 AND newer.app = committed.app AND newer.counter > committed.counter) >= ?",
+                keep_committed,
+            ),
+            (
+                "DELETE FROM refusals WHERE message IN (SELECT message FROM refusals ORDER BY refused_at DESC LIMIT -1 OFFSET ?)",
+                REFUSALS_KEPT,
+            ),
+        ] {
+            sqlx::query(sql).bind(argument).execute(&mut *tx).await.map_err(failed(what))?;
+        }
+        tx.commit().await.map_err(failed(what))
+    }
+}
+
+fn open_error(path: &Path, source: sqlx::Error) -> JournalError {
+    // SQLITE_CORRUPT and SQLITE_NOTADB, with their extended codes.
+    let code = source.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
+    match code.map(|code| code & 0xff) {
+        Some(11 | 26) => JournalError::Damaged { path: path.to_owned(), detail: source.to_string() },
+        _ => JournalError::Open { path: path.to_owned(), source },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+#![allow(clippy::unwrap_used)]
+use landfall_deploy::{Effect, Evidence};
+use landfall_schema::ids::Counter;
+use tempfile::TempDir;
+
+use super::*;
+use crate::samples;
+
+async fn journal() -> (TempDir, Journal) {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).await.unwrap();
+    (folder, journal)
+}
+
+fn env() -> EnvName {
+    "staging".parse().unwrap()
+}
+
+fn shop() -> AppName {
+    "shop".parse().unwrap()
+}
+
+fn ended(counter: u64, settles: Option<&Taken>) -> Announcement {
+    let reason = landfall_schema::outcome::Reason::new(ReasonCode::Superseded, "why");
+    let order = samples::order(counter);
+    let made = samples::announcer().ended(&order, OutcomeKind::DeploySuperseded, reason, samples::now(), None).unwrap();
+    Announcement { settles: settles.map(|taken| taken.message.clone()), ..made }
+}
+
+#[tokio::test]
+async fn a_deploy_is_remembered_across_restarts() {
+    let (folder, journal) = journal().await;
+    let taken = samples::taken(5);
+    journal.take(&taken, samples::now()).await.unwrap();
+    let inputs = [Input::Begin, Input::Finished { effect: Effect::Bake, evidence: Evidence::Baked }];
+    for input in &inputs {
+        let step = Step { order: &taken.order, at: samples::now(), input, announcements: &[], terminal: None };
+        journal.record(step).await.unwrap();
+    }
+    journal.set_deploy_traceparent(&taken.order, "00-1-2-01").await.unwrap();
+    journal.close().await;
+
+    let journal = Journal::open(folder.path()).await.unwrap();
+    let unfinished = journal.unfinished(&taken.order.host).await.unwrap();
+    assert_eq!(unfinished.len(), 1);
+    assert_eq!(unfinished[0].taken, taken);
+    assert_eq!(unfinished[0].deploy_traceparent.as_deref(), Some("00-1-2-01"));
+    assert_eq!(unfinished[0].entries, inputs.map(|input| (samples::now(), input)));
+    assert_eq!(journal.standing(&env(), &shop()).await.unwrap(), Some(Standing { counter: Counter(5), id: taken.order.id }));
+    assert_eq!(journal.standing(&env(), &"blog".parse().unwrap()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_message_is_told_once_its_outcome_is_published() {
+    let (_folder, journal) = journal().await;
+    let taken = samples::taken(5);
+    assert_eq!(journal.handled(&taken.message).await.unwrap(), None);
+    journal.take(&taken, samples::now()).await.unwrap();
+    assert_eq!(journal.handled(&taken.message).await.unwrap(), Some(Handled::UnderWay));
+    let announcement = ended(5, Some(&taken));
+    journal.end(&taken.order, OutcomeKind::DeploySuperseded, std::slice::from_ref(&announcement), samples::now()).await.unwrap();
+    assert_eq!(journal.handled(&taken.message).await.unwrap(), Some(Handled::UnderWay));
+
+    let waiting = journal.unpublished(10).await.unwrap();
+    assert_eq!(waiting.iter().map(|waiting| &waiting.announcement).collect::<Vec<_>>(), [&announcement]);
+    journal.mark_published(waiting[0].position, samples::now()).await.unwrap();
+    assert_eq!(journal.handled(&taken.message).await.unwrap(), Some(Handled::Told));
+    assert!(journal.unpublished(10).await.unwrap().is_empty());
+    assert!(journal.unfinished(&taken.order.host).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_refusal_is_remembered() {
+    let (_folder, journal) = journal().await;
+    let taken = samples::taken(5);
+    let announcements = [ended(5, None), ended(5, Some(&taken))];
+    for _ in 0..2 {
+        // The second time nothing is said again only because the daemon looks first; the row itself is not doubled.
+        let first = journal.handled(&taken.message).await.unwrap().is_none();
+        let said = if first { &announcements[..] } else { &[] };
+        journal.refuse(&taken.message, ReasonCode::Unsigned, said, samples::now()).await.unwrap();
+    }
+    assert_eq!(journal.unpublished(10).await.unwrap().len(), 2);
+    assert_eq!(journal.handled(&taken.message).await.unwrap(), Some(Handled::UnderWay));
+    assert_eq!(journal.standing(&env(), &shop()).await.unwrap(), None, "what was not believed does not count");
+}
+
+#[tokio::test]
+async fn one_promotion_is_taken_once() {
+    let (_folder, journal) = journal().await;
+    journal.take(&samples::taken(5), samples::now()).await.unwrap();
+    journal.take(&samples::taken(5), samples::now()).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_step_is_written_whole_or_not_at_all() {
+    let (_folder, journal) = journal().await;
+    let taken = samples::taken(5);
+    journal.take(&taken, samples::now()).await.unwrap();
+    let twice = ended(5, None);
+    let announcements = [twice.clone(), twice];
+    let step =
+        Step { order: &taken.order, at: samples::now(), input: &Input::Begin, announcements: &announcements, terminal: None };
+    journal.record(step).await.unwrap_err();
+    assert!(journal.unpublished(10).await.unwrap().is_empty());
+    assert!(journal.unfinished(&taken.order.host).await.unwrap()[0].entries.is_empty());
+}
+
+#[tokio::test]
+async fn the_last_good_releases_are_kept() {
+    let (_folder, journal) = journal().await;
+    for counter in 1..=6 {
+        journal.commit(&samples::order(counter), &samples::bundle(), samples::now()).await.unwrap();
+        journal.commit(&samples::order(counter), &samples::bundle(), samples::now()).await.unwrap();
+    }
+    journal.prune(4, samples::now()).await.unwrap();
+    let kept = journal.committed(&env(), &shop(), 100).await.unwrap();
+    assert_eq!(kept.iter().map(|good| good.counter.0).collect::<Vec<_>>(), [6, 5, 4, 3]);
+    assert_eq!(kept[0].promotion, samples::promotion(6));
+    assert_eq!(kept[0].bundle, samples::bundle());
+}
+
+#[tokio::test]
+async fn what_matters_is_never_pruned() {
+    let (_folder, journal) = journal().await;
+    for counter in 1..=60 {
+        let taken = samples::taken(counter);
+        journal.take(&taken, samples::now()).await.unwrap();
+        if counter != 2 {
+            journal.end(&taken.order, OutcomeKind::DeploySuperseded, &[ended(counter, None)], samples::now()).await.unwrap();
+        }
+    }
+    let much_later = samples::now() + Duration::from_secs(365 * 24 * 60 * 60);
+    journal.prune(4, much_later).await.unwrap();
+    assert_eq!(journal.unpublished(100).await.unwrap().len(), 59);
+    assert_eq!(journal.unfinished(&samples::order(2).host).await.unwrap().len(), 1);
+    assert_eq!(journal.standing(&env(), &shop()).await.unwrap().unwrap().counter, Counter(60));
+    assert_eq!(journal.handled(&samples::taken(1).message).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_damaged_journal_is_refused() {
+    let (folder, journal) = journal().await;
+    for counter in 1..=40 {
+        journal.take(&samples::taken(counter), samples::now()).await.unwrap();
+    }
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&journal.pool).await.unwrap();
+    journal.close().await;
+    let path = folder.path().join(FILE_NAME);
+    let whole = std::fs::read(&path).unwrap();
+
+    let mut torn = whole.clone();
+    let pages = torn.len() / 4096;
+    for page in 2..pages {
+        torn[page * 4096..page * 4096 + 64].fill(0xff);
+    }
+    for damaged in [torn, b"this is no database, and long enough to be looked at".repeat(100)] {
+        std::fs::write(&path, &damaged).unwrap();
+        let error = Journal::open(folder.path()).await.unwrap_err();
+        assert!(matches!(error, JournalError::Damaged { .. }), "{error:?}");
+        assert!(error.to_string().contains("hint: "), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), damaged, "nothing was changed");
+    }
+    std::fs::write(&path, &whole).unwrap();
+    Journal::open(folder.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_disk_is_written_through() {
+    let (_folder, journal) = journal().await;
+    let pragma = async |name: &'static str| {
+        let row = sqlx::query(sqlx::AssertSqlSafe(format!("PRAGMA {name}"))).fetch_one(&journal.pool).await.unwrap();
+        row.try_get::<i64, _>(0).map(|number| number.to_string()).or_else(|_| row.try_get::<String, _>(0)).unwrap()
+    };
+    assert_eq!(pragma("journal_mode").await, "wal");
+    assert_eq!(pragma("synchronous").await, "2", "FULL");
+    assert_eq!(pragma("foreign_keys").await, "1");
+}

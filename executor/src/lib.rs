@@ -1,0 +1,39 @@
+//! The daemon of one Docker host: it takes its environment's promotions from the bus, lets the engine of `landfall-deploy` decide, carries
+//! out what that asks for, and tells the bus what became of it.
+//!
+//! In reading order: [`config`] and [`check`] come before everything; [`daemon`] is the one loop; [`link`] is the connection to the bus
+//! and what comes from it; [`intake`] judges a message; [`journal`] remembers; [`worker`] runs one application's deploys; [`hands`] touches
+//! the host; [`announce`] words and signs events, [`outbox`] publishes them, [`settle`] acknowledges; [`presence`] says that this host is here; [`identity`] is its key.
+
+pub mod announce;
+pub mod check;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod hands;
+pub mod identity;
+pub mod intake;
+pub mod journal;
+pub mod link;
+pub mod outbox;
+pub mod pace;
+pub mod presence;
+pub mod settle;
+pub mod worker;
+
+#[cfg(test)]
+mod samples;
+
+/// An error with what caused it, in one line.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(cause) = below {
+        let said = cause.to_string();
+        if !text.ends_with(&said) {
+            text = format!("{text}: {said}");
+        }
+        below = cause.source();
+    }
+    text
+}

@@ -1,0 +1,251 @@
+//! The connection to the bus: made and made again, without end; the host's durable consumer; the sweep past it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use async_nats::connection::State;
+use async_nats::jetstream;
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use landfall_bus::{Bus, BusError, ConnectOptions, Delivered};
+use landfall_schema::ids::{EnvName, HostName};
+use landfall_schema::layout::SWEEP_INTERVAL;
+use landfall_schema::outcome::{Reason, ReasonCode};
+use landfall_schema::promotion::BundleRef;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::announce::Announcement;
+use crate::causes;
+use crate::config::BusConfig;
+use crate::hands::BundleSource;
+use crate::outbox::Publish;
+use crate::pace::{Backoff, Throttle, jittered};
+
+/// Between two attempts to connect or to open the consumer, at least and at most.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// Messages that are asked for at once; a host takes about one per application.
+const PULL_MESSAGES: usize = 32;
+/// The server tells twice in this time that a pull is alive.
+const PULL_HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long a bundle is tried for while the bus is away; less than the effect's own deadline.
+const BUNDLE_WAIT: Duration = Duration::from_secs(45);
+
+/// A promotion from the durable consumer, to be acknowledged.
+#[derive(Debug)]
+pub struct Delivery {
+    pub delivered: Delivered,
+    pub message: jetstream::Message,
+}
+
+/// The bus, once it was reached.
+#[derive(Debug, Clone)]
+pub struct BusHandle(watch::Receiver<Option<Bus>>);
+
+impl BusHandle {
+    /// The bus, when the connection stands at this moment.
+    pub fn connected(&self) -> Option<Bus> {
+        self.0.borrow().clone().filter(|bus| bus.client().connection_state() == State::Connected)
+    }
+
+    /// Resolves when the bus was reached for the first time.
+    async fn reached(&mut self) -> Option<Bus> {
+        self.0.wait_for(Option::is_some).await.ok().and_then(|bus| bus.clone())
+    }
+}
+
+impl Publish for BusHandle {
+    async fn publish(&self, announcement: &Announcement) -> Result<(), String> {
+        // The client would keep it for later; the outbox does that already, and in order.
+        let bus = self.connected().ok_or("the bus is away")?;
+        let Announcement { id, subject, body, signature, traceparent, .. } = announcement;
+        bus.publish_signed(subject, *id, body, signature.as_deref(), traceparent.as_deref())
+            .await
+            .map_err(|error| causes(&error))
+    }
+}
+
+impl BundleSource for BusHandle {
+    fn bundle<'a>(&'a self, reference: &'a BundleRef) -> BoxFuture<'a, Result<Vec<u8>, Reason>> {
+        Box::pin(async move {
+            let until = Instant::now() + BUNDLE_WAIT;
+            let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+            loop {
+                let trouble = match self.connected() {
+                    None => "the bus is away".to_owned(),
+                    Some(bus) => match bus.get_bundle(reference).await {
+                        Ok(bytes) => return Ok(bytes),
+                        Err(error @ (BusError::BundleMissing { .. } | BusError::BundleOversized { .. })) => {
+                            let reason = Reason::new(ReasonCode::BundleMissing, error.to_string());
+                            return Err(match error.hint() {
+                                Some(hint) => reason.hint(hint),
+                                None => reason,
+                            });
+                        }
+                        Err(error) => causes(&error),
+                    },
+                };
+                if Instant::now() >= until {
+                    let text = format!("the bundle could not be fetched within {} s: {trouble}", BUNDLE_WAIT.as_secs());
+                    return Err(Reason::new(ReasonCode::BundleMissing, text).hint("promote again once the bus is well"));
+                }
+                sleep(backoff.next_wait()).await;
+            }
+        })
+    }
+}
+
+/// What the configuration says about the connection, with the password read.
+///
+/// # Errors
+/// The password's file cannot be read.
+pub fn connect_options(config: &BusConfig, host: &HostName) -> Result<ConnectOptions, std::io::Error> {
+    let password =
+        |path: &Path| std::fs::read_to_string(path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned());
+    let user_password = match (&config.user, &config.password_file) {
+        (Some(user), Some(path)) => Some((user.clone(), password(path)?)),
+        _ => None,
+    };
+    Ok(ConnectOptions {
+        url: config.url.clone(),
+        name: format!("landfall-executor-{host}"),
+        creds: config.creds.clone(),
+        user_password,
+        ca: config.ca.clone(),
+        ..ConnectOptions::default()
+    })
+}
+
+pub struct Link {
+    pub options: ConnectOptions,
+    pub env: EnvName,
+    pub host: HostName,
+    pub deliveries: mpsc::Sender<Delivery>,
+    pub sweeps: mpsc::Sender<Vec<Delivered>>,
+}
+
+impl Link {
+    /// Starts both tasks; they end with `stop`.
+    pub fn start(self, stop: CancellationToken) -> BusHandle {
+        let (made, handle) = watch::channel(None);
+        let handle = BusHandle(handle);
+        let sweeper = sweep(handle.clone(), self.env.clone(), self.sweeps.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(sweeper));
+        tokio::spawn(async move {
+            stop.run_until_cancelled(self.follow(&made)).await;
+            // The connection outlives the consumer: what is left in the outbox is still published.
+            made.closed().await;
+        });
+        handle
+    }
+
+    async fn follow(&self, made: &watch::Sender<Option<Bus>>) {
+        let bus = self.connect().await;
+        made.send_replace(Some(bus.clone()));
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+        let mut trouble = Throttle::default();
+        loop {
+            let (received, error) = self.consume(&bus).await;
+            if received {
+                backoff.reset();
+                trouble.over();
+            }
+            if let Some(untold) = trouble.tell() {
+                warn!(
+                    error,
+                    untold,
+                    "the promotions cannot be followed at the moment; the sweep goes on, and this is tried again"
+                );
+            }
+            sleep(backoff.next_wait()).await;
+        }
+    }
+
+    async fn connect(&self) -> Bus {
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+        let mut trouble = Throttle::default();
+        loop {
+            match Bus::connect(&self.options).await {
+                Ok(bus) => {
+                    info!(url = landfall_bus::connection::shown_url(&self.options.url), "connected to the bus");
+                    return bus;
+                }
+                Err(error) => {
+                    if let Some(untold) = trouble.tell() {
+                        let hint = error.hint().unwrap_or_default();
+                        warn!(
+                            error = causes(&error),
+                            hint, untold, "the bus cannot be reached; this is tried again and again"
+                        );
+                    }
+                }
+            }
+            sleep(backoff.next_wait()).await;
+        }
+    }
+
+    /// Until something is wrong; with whether anything came.
+    async fn consume(&self, bus: &Bus) -> (bool, String) {
+        let consumer = match bus.executor_consumer(&self.env, &self.host).await {
+            Ok(consumer) => consumer,
+            Err(error) => return (false, with_hint(&error)),
+        };
+        let stream = consumer.stream().max_messages_per_batch(PULL_MESSAGES).heartbeat(PULL_HEARTBEAT).messages().await;
+        let mut messages = match stream {
+            Ok(messages) => messages,
+            Err(error) => return (false, causes(&error)),
+        };
+        let mut received = false;
+        while let Some(next) = messages.next().await {
+            let message = match next {
+                Ok(message) => message,
+                Err(error) => return (received, causes(&error)),
+            };
+            received = true;
+            match Delivered::from_consumer(&message) {
+                Ok(delivered) => {
+                    if self.deliveries.send(Delivery { delivered, message }).await.is_err() {
+                        return (received, "the daemon ends".to_owned());
+                    }
+                }
+                Err(error) => return (received, error.to_string()),
+            }
+        }
+        (received, "the server ended the delivery".to_owned())
+    }
+}
+
+fn with_hint(error: &BusError) -> String {
+    match error.hint() {
+        Some(hint) => format!("{}; hint: {hint}", causes(error)),
+        None => causes(error),
+    }
+}
+
+/// Consumers can go deaf: each minute, and as soon as the bus is reached, the register is read itself.
+async fn sweep(mut handle: BusHandle, env: EnvName, sweeps: mpsc::Sender<Vec<Delivered>>) {
+    let Some(bus) = handle.reached().await else { return };
+    let mut trouble = Throttle::default();
+    loop {
+        match bus.register(&env).await {
+            Ok(found) => {
+                trouble.over();
+                if sweeps.send(found).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                if let Some(untold) = trouble.tell() {
+                    warn!(
+                        error = with_hint(&error),
+                        untold, "the register of promotions cannot be read; this is tried again"
+                    );
+                }
+            }
+        }
+        sleep(jittered(SWEEP_INTERVAL)).await;
+    }
+}

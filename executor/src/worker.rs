@@ -1,0 +1,206 @@
+//! Runs the deploys of one application, one at a time: asks the machine, writes down, lets the hands act, tells the machine.
+
+mod deploy;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use landfall_deploy::{Effect, Evidence, Input, Order};
+use landfall_schema::Timestamp;
+use landfall_schema::bundle::Bundle;
+use landfall_schema::ids::{AppName, Counter};
+use landfall_schema::outcome::{OutcomeKind, Reason, ReasonCode};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::announce::Announcer;
+use crate::causes;
+use crate::hands::{Context, Hands};
+use crate::intake::{Taken, expired};
+use crate::journal::{Journal, JournalError};
+use crate::outbox::OutboxBell;
+use crate::pace::{Backoff, Throttle};
+
+use deploy::Deploy;
+
+/// Between two attempts to write the journal, at least and at most.
+const JOURNAL_RETRY_MIN: Duration = Duration::from_millis(200);
+const JOURNAL_RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// The hands, or what stands for them in tests.
+pub trait CarryOut: Send + Sync + 'static {
+    fn carry_out(
+        &self,
+        effect: Effect,
+        order: &Order,
+        context: &Context,
+    ) -> impl Future<Output = Result<Evidence, Reason>> + Send;
+
+    fn bundle(&self, order: &Order, context: &Context) -> impl Future<Output = Result<Bundle, Reason>> + Send;
+}
+
+impl CarryOut for Hands {
+    async fn carry_out(&self, effect: Effect, order: &Order, context: &Context) -> Result<Evidence, Reason> {
+        Hands::carry_out(self, effect, order, context).await
+    }
+
+    async fn bundle(&self, order: &Order, context: &Context) -> Result<Bundle, Reason> {
+        Hands::bundle(self, order, context).await
+    }
+}
+
+/// A promotion for the worker.
+#[derive(Debug)]
+pub struct Job {
+    pub taken: Taken,
+    /// The machine's inputs before a restart; empty when it has not begun.
+    pub entries: Vec<(Timestamp, Input)>,
+    /// Of the deploy span before a restart.
+    pub deploy_traceparent: Option<String>,
+}
+
+impl Job {
+    pub fn new(taken: Taken) -> Self {
+        Self { taken, entries: Vec::new(), deploy_traceparent: None }
+    }
+
+    fn counter(&self) -> Counter {
+        self.taken.order.promotion.counter
+    }
+
+    fn has_begun(&self) -> bool {
+        !self.entries.is_empty()
+    }
+}
+
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    pub journal: Journal,
+    pub announcer: Arc<Announcer>,
+    pub bell: OutboxBell,
+    /// Poked when what runs on this host changed.
+    pub changed: Arc<Notify>,
+    pub keep_releases: usize,
+    /// Nothing new is begun; the effect in hand is finished.
+    pub draining: CancellationToken,
+    /// The effect in hand is dropped; the journal takes it up again at the next start.
+    pub parking: CancellationToken,
+}
+
+pub struct Worker<H> {
+    pub app: AppName,
+    pub hands: Arc<H>,
+    pub inbox: mpsc::UnboundedReceiver<Job>,
+    pub shared: Shared,
+    waiting: Vec<Job>,
+}
+
+impl<H: CarryOut> Worker<H> {
+    pub fn new(app: AppName, hands: Arc<H>, inbox: mpsc::UnboundedReceiver<Job>, shared: Shared) -> Self {
+        Self { app, hands, inbox, shared, waiting: Vec::new() }
+    }
+
+    /// Until the daemon drains.
+    pub async fn run(mut self) {
+        while let Some(job) = self.next_job().await {
+            self.carry_out(job).await;
+            self.shared.changed.notify_one();
+            if let Err(error) = self.shared.journal.prune(self.shared.keep_releases + 1, Timestamp::now()).await {
+                error!(app = %self.app, error = causes(&error), "the journal was not cleaned up");
+            }
+        }
+    }
+
+    /// What was begun before a restart comes first; else the newest, and those before it are superseded.
+    async fn next_job(&mut self) -> Option<Job> {
+        loop {
+            while let Ok(job) = self.inbox.try_recv() {
+                self.waiting.push(job);
+            }
+            if self.shared.draining.is_cancelled() {
+                return None;
+            }
+            self.waiting.sort_by_key(Job::counter);
+            if let Some(begun) = self.waiting.iter().position(Job::has_begun) {
+                return Some(self.waiting.remove(begun));
+            }
+            if let Some(newest) = self.waiting.pop() {
+                for older in std::mem::take(&mut self.waiting) {
+                    let text = format!("promotion {} came before this one was begun", newest.counter());
+                    self.end(&older, OutcomeKind::DeploySuperseded, Reason::new(ReasonCode::Superseded, text)).await;
+                }
+                return Some(newest);
+            }
+            tokio::select! {
+                job = self.inbox.recv() => self.waiting.push(job?),
+                () = self.shared.draining.cancelled() => return None,
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, job: Job) {
+        let promotion = &job.taken.order.promotion;
+        let now = Timestamp::now();
+        if !job.has_begun() && now >= promotion.expires_at {
+            return self.end(&job, OutcomeKind::DeployRefused, expired(promotion, now)).await;
+        }
+        if job.has_begun() {
+            info!(app = %self.app, release = %promotion.release, counter = promotion.counter.0, "going on after a restart");
+        }
+        Deploy::run(self, job).await;
+    }
+
+    /// Ends a promotion without its machine.
+    async fn end(&self, job: &Job, kind: OutcomeKind, reason: Reason) {
+        let now = Timestamp::now();
+        let order = &job.taken.order;
+        let traceparent = job.deploy_traceparent.as_deref().or(job.taken.traceparent.as_deref());
+        info!(app = %self.app, release = %order.promotion.release, counter = order.promotion.counter.0, outcome = %kind, "{}", reason.message);
+        let mut announcement = match self.shared.announcer.ended(order, kind, reason, now, traceparent) {
+            Ok(announcement) => announcement,
+            Err(error) => return error!(app = %self.app, error = causes(&error), "an outcome cannot be written"),
+        };
+        announcement.settles = Some(job.taken.message.clone());
+        let announcements = [announcement];
+        self.shared.persist(|journal| journal.end(order, kind, &announcements, now)).await;
+    }
+}
+
+impl Shared {
+    /// Asks the journal, again and again while the disk does not let it: nothing is done that is not written down. `None` when the daemon
+    /// ended before.
+    async fn persist<'j, F, W, T>(&'j self, ask: F) -> Option<T>
+    where
+        F: Fn(&'j Journal) -> W,
+        W: Future<Output = Result<T, JournalError>>,
+    {
+        let mut backoff = Backoff::new(JOURNAL_RETRY_MIN, JOURNAL_RETRY_MAX);
+        let mut trouble = Throttle::default();
+        loop {
+            match ask(&self.journal).await {
+                Ok(answer) => {
+                    self.bell.ring();
+                    return Some(answer);
+                }
+                Err(error) => {
+                    if let Some(untold) = trouble.tell() {
+                        error!(
+                            error = causes(&error),
+                            untold, "the journal does not answer, and nothing goes on without it (is the disk full?)"
+                        );
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.next_wait()) => {}
+                () = self.parking.cancelled() => return None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

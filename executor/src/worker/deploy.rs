@@ -1,0 +1,294 @@
+//! One deploy: the machine between the journal and the hands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use landfall_deploy::{Effect, Evidence, IllegalInput, Input, Machine, Order};
+use landfall_schema::Timestamp;
+use landfall_schema::bundle::Bundle;
+use landfall_schema::ids::Counter;
+use landfall_schema::outcome::{Outcome, OutcomeKind, Progress, Reason, ReasonCode};
+use landfall_telemetry::{link_current_span, traceparent_of_current_span};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{Instrument as _, Span, error, field, info, info_span, warn};
+
+use super::{CarryOut, Job, Shared, Worker};
+use crate::announce::Announcement;
+use crate::causes;
+use crate::hands::{Committed, Context};
+use crate::intake::MessageId;
+use crate::journal::Step;
+
+/// The hands keep the deadline themselves, since they can tell more; after this time beyond it they are stopped.
+const DEADLINE_SLACK: Duration = Duration::from_secs(2);
+/// Progress is told at most this often.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(400);
+/// Progress that waits to be told; more is dropped by the hands.
+const PROGRESS_QUEUE: usize = 16;
+
+pub(super) struct Deploy<'w, H> {
+    worker: &'w mut Worker<H>,
+    machine: Machine,
+    message: MessageId,
+    traceparent: Option<String>,
+    bundle: Option<Bundle>,
+    /// The newest promotion that the machine was told of.
+    superseded_by: Option<Counter>,
+}
+
+/// How carrying out an effect ended.
+enum Carried {
+    Answered(Result<Evidence, Reason>),
+    /// A newer promotion ended the deploy meanwhile.
+    Overtaken,
+    Parked,
+}
+
+impl<'w, H: CarryOut> Deploy<'w, H> {
+    /// Until the deploy ends, or is parked.
+    pub(super) async fn run(worker: &'w mut Worker<H>, job: Job) {
+        let span = deploy_span(&job.taken.order);
+        span.in_scope(|| job.taken.traceparent.as_deref().map(link_current_span));
+        Self::run_in(worker, job, span.clone()).instrument(span).await;
+    }
+
+    async fn run_in(worker: &'w mut Worker<H>, job: Job, span: Span) {
+        let order = job.taken.order.clone();
+        let input = if job.has_begun() { Input::Resumed } else { Input::Begin };
+        let machine = match Machine::replay(order.clone(), job.entries.iter().cloned()) {
+            Ok(machine) => machine,
+            Err(illegal) => return worker.end(&job, OutcomeKind::DeployStuck, unreadable(&illegal)).await,
+        };
+        let shared = worker.shared.clone();
+        let traceparent = job.deploy_traceparent.clone().or_else(traceparent_of_current_span);
+        if let (None, Some(made)) = (&job.deploy_traceparent, &traceparent)
+            && let Err(error) = shared.journal.set_deploy_traceparent(&order, made).await
+        {
+            warn!(error = causes(&error), "the deploy's trace was not remembered");
+        }
+        let message = job.taken.message.clone();
+        let mut deploy = Self { worker, machine, message, traceparent, bundle: None, superseded_by: None };
+        if let Err(illegal) = deploy.go(input).await {
+            error!(error = %illegal, "a defect: the machine was given what it cannot take");
+            return deploy.worker.end(&job, OutcomeKind::DeployStuck, unreadable(&illegal)).await;
+        }
+        if let Some(kind) = deploy.machine.terminal() {
+            span.record("cicd.pipeline.result", result_attribute(kind));
+        }
+    }
+
+    async fn go(&mut self, first: Input) -> Result<(), IllegalInput> {
+        if !self.step(first).await? {
+            return Ok(());
+        }
+        while self.machine.terminal().is_none() && !self.shared().draining.is_cancelled() {
+            self.hear_of_newer().await?;
+            let Some(effect) = self.machine.next_effect() else { return Ok(()) };
+            let input = match self.carry_out(effect).await? {
+                Carried::Answered(Ok(evidence)) => Input::Finished { effect, evidence },
+                Carried::Answered(Err(reason)) => Input::Failed { effect, reason },
+                Carried::Overtaken => continue,
+                Carried::Parked => return Ok(()),
+            };
+            if !self.step(input).await? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.worker.shared
+    }
+
+    fn order(&self) -> &Order {
+        self.machine.order()
+    }
+
+    /// Gives the machine an input, and writes both it and what follows from it. `false` when it could not be written before the daemon ended.
+    async fn step(&mut self, input: Input) -> Result<bool, IllegalInput> {
+        let at = Timestamp::now();
+        self.machine.handle(input.clone(), at)?;
+        let announcements = self.announcements(at);
+        let terminal = self.machine.terminal();
+        let order = self.order();
+        let step = || Step { order, at, input: &input, announcements: &announcements, terminal };
+        Ok(self.shared().persist(|journal| journal.record(step())).await.is_some())
+    }
+
+    fn announcements(&mut self, now: Timestamp) -> Vec<Announcement> {
+        let mut made = Vec::new();
+        while let Some(outcome) = self.machine.next_outcome() {
+            tell(&outcome);
+            let settles = outcome.kind.is_terminal().then(|| self.message.clone());
+            match self.shared().announcer.outcome(outcome, now, self.traceparent.as_deref()) {
+                Ok(announcement) => made.push(Announcement { settles, ..announcement }),
+                Err(error) => error!(error = causes(&error), "an outcome cannot be written"),
+            }
+        }
+        made
+    }
+
+    /// Tells the machine of the newest promotion that waits.
+    async fn hear_of_newer(&mut self) -> Result<(), IllegalInput> {
+        while let Ok(job) = self.worker.inbox.try_recv() {
+            self.worker.waiting.push(job);
+        }
+        let newest = self.worker.waiting.iter().map(Job::counter).max();
+        let Some(by) = newest.filter(|by| *by > self.order().promotion.counter && self.superseded_by < Some(*by)) else {
+            return Ok(());
+        };
+        self.superseded_by = Some(by);
+        self.step(Input::Superseded { by }).await.map(|_| ())
+    }
+
+    async fn carry_out(&mut self, effect: Effect) -> Result<Carried, IllegalInput> {
+        let now = Timestamp::now();
+        let limit = self.machine.deadline().and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or_default();
+        let deadline = Instant::now() + limit;
+        let (progress, mut progressed) = mpsc::channel(PROGRESS_QUEUE);
+        let Some(context) = self.context(progress, deadline).await else { return Ok(Carried::Parked) };
+        let span = info_span!(
+            "step",
+            otel.name = effect.noun(),
+            cicd.pipeline.task.name = effect.noun(),
+            cicd.pipeline.task.run.result = field::Empty
+        );
+        let work = act(Arc::clone(&self.worker.hands), self.shared().clone(), effect, self.order().clone(), context);
+        let mut work = std::pin::pin!(work.instrument(span.clone()));
+        let mut told_at: Option<Instant> = None;
+        let draining = self.shared().clone();
+        loop {
+            tokio::select! {
+                (result, bundle) = &mut work => {
+                    self.bundle = self.bundle.take().or(bundle);
+                    span.record("cicd.pipeline.task.run.result", if result.is_ok() { "success" } else { "failure" });
+                    return Ok(Carried::Answered(result));
+                }
+                Some(progress) = progressed.recv() => {
+                    if told_at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL) {
+                        told_at = Some(Instant::now());
+                        self.progress(progress).await?;
+                    }
+                }
+                Some(job) = self.worker.inbox.recv() => {
+                    self.worker.waiting.push(job);
+                    self.hear_of_newer().await?;
+                    if self.machine.terminal().is_some() {
+                        return Ok(Carried::Overtaken);
+                    }
+                }
+                () = sleep_until(deadline + DEADLINE_SLACK) => {
+                    let text = format!("the {} step took longer than {} s", effect.noun(), limit.as_secs());
+                    return Ok(Carried::Answered(Err(Reason::new(ReasonCode::DeadlineExceeded, text))));
+                }
+                () = draining.parking.cancelled() => {
+                    info!(step = effect.noun(), "parked; the next start goes on with this step");
+                    return Ok(Carried::Parked);
+                }
+            }
+        }
+    }
+
+    /// Told when the bus takes it, and not kept otherwise.
+    async fn progress(&mut self, progress: Progress) -> Result<(), IllegalInput> {
+        let now = Timestamp::now();
+        self.machine.handle(Input::Progressed { progress }, now)?;
+        let announcements = self.announcements(now);
+        if self.shared().bell.is_stalled() {
+            return Ok(());
+        }
+        match self.shared().journal.announce(&announcements, now).await {
+            Ok(()) => self.shared().bell.ring(),
+            Err(error) => warn!(error = causes(&error), "progress was not told"),
+        }
+        Ok(())
+    }
+
+    /// `None` when the daemon ended before the journal could be read.
+    async fn context(&self, progress: mpsc::Sender<Progress>, deadline: Instant) -> Option<Context> {
+        let last_good = last_good(self.shared(), self.order()).await?;
+        let former = former(&last_good, self.order()).cloned();
+        Some(Context { bundle: self.bundle.clone(), former, progress, deadline, last_good })
+    }
+}
+
+/// One effect, with what belongs to it in the journal.
+async fn act<H: CarryOut>(
+    hands: Arc<H>,
+    shared: Shared,
+    effect: Effect,
+    order: Order,
+    mut context: Context,
+) -> (Result<Evidence, Reason>, Option<Bundle>) {
+    if effect == Effect::Commit {
+        // What this host goes back to is written down before old images go.
+        let bundle = match hands.bundle(&order, &context).await {
+            Ok(bundle) => bundle,
+            Err(reason) => return (Err(reason), None),
+        };
+        let now = Timestamp::now();
+        shared.persist(|journal| journal.commit(&order, &bundle, now)).await;
+        context.last_good = last_good(&shared, &order).await.unwrap_or(context.last_good);
+    }
+    let result = hands.carry_out(effect, &order, &context).await;
+    let bundle = match (effect, &result) {
+        (Effect::Observe, Ok(_)) => hands.bundle(&order, &context).await.ok(),
+        _ => None,
+    };
+    (result, bundle)
+}
+
+/// The committed releases, newest first; `None` when the daemon ended before the journal could be read.
+async fn last_good(shared: &Shared, order: &Order) -> Option<Vec<Committed>> {
+    let promotion = &order.promotion;
+    shared.persist(|journal| journal.committed(&promotion.env, &promotion.app, shared.keep_releases + 1)).await
+}
+
+/// What serves before this order: the newest committed release of a lower number.
+fn former<'c>(last_good: &'c [Committed], order: &Order) -> Option<&'c Committed> {
+    last_good.iter().find(|committed| committed.counter < order.promotion.counter)
+}
+
+fn unreadable(illegal: &IllegalInput) -> Reason {
+    Reason::new(ReasonCode::Internal, format!("the journal of this deploy cannot be followed: {illegal}"))
+        .hint("look at the stack on this host, then promote again")
+}
+
+fn deploy_span(order: &Order) -> Span {
+    let promotion = &order.promotion;
+    info_span!(
+        "deploy",
+        otel.name = %format!("deploy {}", promotion.app),
+        cicd.pipeline.name = %promotion.app,
+        cicd.pipeline.run.id = %order.id,
+        cicd.pipeline.result = field::Empty,
+        cicd.worker.name = %order.host,
+        deployment.environment.name = %promotion.env,
+        deployment.id = %format!("{}/{}/{}", promotion.env, promotion.app, promotion.counter.0),
+        deployment.name = %promotion.release,
+        messaging.system = "nats",
+        messaging.destination.template = "landfall.{env}.release.{app}.promoted",
+    )
+}
+
+fn result_attribute(kind: OutcomeKind) -> &'static str {
+    match kind {
+        OutcomeKind::DeploySucceeded => "success",
+        OutcomeKind::DeploySuperseded => "cancellation",
+        OutcomeKind::DeployStuck => "error",
+        _ => "failure",
+    }
+}
+
+/// Says it in the log as well.
+fn tell(outcome: &Outcome) {
+    let Outcome { app, release, counter, kind, message, duration_ms, .. } = outcome;
+    let took = duration_ms.map(|ms| format!(" ({:.1} s)", ms as f64 / 1e3)).unwrap_or_default();
+    if kind.is_failure() {
+        warn!("{app} {release} {counter}: {kind}{took}: {message}");
+    } else {
+        info!("{app} {release} {counter}: {kind}{took}: {message}");
+    }
+}
