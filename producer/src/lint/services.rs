@@ -118,26 +118,51 @@ fn is_disabled(healthcheck: &Node) -> bool {
     healthcheck.get("disable").is_some_and(Node::is_true) || healthcheck.get("test").is_some_and(none)
 }
 
-/// The executor's policy over the stack, as its default configuration has it.
+/// Capabilities that executors refuse by default, without their `CAP_`.
+const CAPABILITIES: [&str; 9] =
+    ["ALL", "SYS_ADMIN", "SYS_MODULE", "SYS_PTRACE", "SYS_RAWIO", "DAC_READ_SEARCH", "SYS_BOOT", "MAC_ADMIN", "BPF"];
+
+/// The plain cases of the executor's policy over the stack, as its default configuration has it. The host has the last word: it sees
+/// the stack with everything put in.
 fn refused_by_default(service: &Node, file: usize, name: &str, problems: &mut Vec<Problem>) {
-    let mut refuse = |at: Place, what: String| {
+    let mut refuse = |at: Place, what: String, setting: &str| {
         let message = format!("`{name}` {what}, which executors refuse by default");
-        let hint = "leave it out, or allow it in the executor's configuration of each host";
+        let hint = format!("leave it out, or set {setting} = true under [policy] in the executor's configuration");
         problems.push(Problem::warning(file, at, "refused-by-default", message).hint(hint));
     };
     if let Some(entry) = service.entry("privileged").filter(|entry| entry.value.is_true()) {
-        refuse(entry.key_at, "is privileged".to_owned());
+        refuse(entry.key_at, "is privileged".to_owned(), "allow_privileged");
     }
-    for key in ["network_mode", "pid", "ipc", "uts", "userns_mode", "cgroup"] {
+    for (key, setting) in [
+        ("network_mode", "allow_host_network"),
+        ("pid", "allow_host_pid"),
+        ("ipc", "allow_host_ipc"),
+        ("uts", "allow_host_namespaces"),
+        ("userns_mode", "allow_host_namespaces"),
+        ("cgroup", "allow_host_namespaces"),
+    ] {
         if let Some(node) = service.get(key).filter(|node| node.text() == Some("host")) {
-            refuse(node.at, format!("shares the host's namespace (`{key}: host`)"));
+            refuse(node.at, format!("shares the host's namespace (`{key}: host`)"), setting);
         }
     }
-    let volumes = service.get("volumes").map(Node::items).unwrap_or_default();
-    for volume in volumes {
+    for capability in service.get("cap_add").map(Node::items).unwrap_or_default() {
+        let Some(text) = capability.text() else { continue };
+        if CAPABILITIES.contains(&text.to_ascii_uppercase().trim_start_matches("CAP_")) {
+            refuse(capability.at, format!("asks for the capability {text}"), "allow_capabilities");
+        }
+    }
+    if let Some(entry) = service.entry("devices").filter(|entry| !entry.value.items().is_empty()) {
+        refuse(entry.key_at, "asks for devices of the host".to_owned(), "allow_devices");
+    }
+    if let Some(entry) = service.entry("provider") {
+        refuse(entry.key_at, "runs a program of the host".to_owned(), "allow_host_programs");
+    }
+    for volume in service.get("volumes").map(Node::items).unwrap_or_default() {
         match mount_source(volume) {
-            Some("/") => refuse(volume.at, "mounts the host's root directory".to_owned()),
-            Some(source) if source.ends_with("/docker.sock") => refuse(volume.at, "mounts Docker's socket".to_owned()),
+            Some("/") => refuse(volume.at, "mounts the host's root directory".to_owned(), "allow_root_mount"),
+            Some(source) if source.ends_with("/docker.sock") => {
+                refuse(volume.at, "mounts Docker's socket".to_owned(), "allow_docker_socket");
+            }
             _ => {}
         }
     }
