@@ -118,8 +118,8 @@ pub fn streams() -> [StreamSpec; 5] {
         StreamSpec {
             name: PRESENCE,
             description: "Landfall: which executors are here",
+            // In memory the stream itself would be gone after a restart of the server, and with it every host.
             subjects: &["landfall.*.presence.*"],
-            storage: Storage::Memory,
             max_messages_per_subject: Some(1),
             max_age: Some(PRESENCE_MAX_AGE),
             ..stream.clone()

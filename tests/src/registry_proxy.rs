@@ -61,6 +61,7 @@ async fn serve(listener: TcpListener, upstream: String, mood: Arc<Mutex<Mood>>) 
         let mood = *mood.lock().unwrap_or_else(PoisonError::into_inner);
         let upstream = upstream.clone();
         tokio::spawn(async move {
+            // The engine tries TLS first and goes on in plain text when that is not understood.
             if let Err(error) = answer(client, &upstream, mood).await {
                 eprintln!("registry proxy: {error:#}");
             }
@@ -111,15 +112,12 @@ async fn ask(upstream: &str, head: &str) -> Result<Vec<u8>> {
     Ok(answer)
 }
 
-/// Changes the body without changing its length: another layer size than was signed for.
+/// Changes one digit of the first digest in the body, and so not the body's length.
 fn tamper(answer: &mut [u8]) {
-    let needle = b"\"schemaVersion\":2";
-    if let Some(at) = answer.windows(needle.len()).position(|window| window == needle) {
-        // A space after the colon would change the length, so a digit of the first digest is changed.
-        let digest = b"sha256:";
-        if let Some(start) = answer[at..].windows(digest.len()).position(|window| window == digest) {
-            let digit = &mut answer[at + start + digest.len()];
-            *digit = if *digit == b'0' { b'1' } else { b'0' };
-        }
+    let position = |bytes: &[u8], needle: &[u8]| bytes.windows(needle.len()).position(|window| window == needle);
+    let Some(body) = position(answer, b"\r\n\r\n") else { return };
+    if let Some(digest) = position(&answer[body..], b"sha256:") {
+        let digit = &mut answer[body + digest + "sha256:".len()];
+        *digit = if *digit == b'0' { b'1' } else { b'0' };
     }
 }

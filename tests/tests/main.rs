@@ -10,6 +10,7 @@ mod expect;
 mod good;
 mod migrations;
 mod names;
+mod parts;
 mod recovery;
 mod registry;
 mod rollback;
