@@ -137,9 +137,7 @@ impl Compose {
         }
         let mut env = variables;
         env.extend(PASSED_ON.into_iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?))));
-        env.extend(
-            [("COMPOSE_MENU", "0"), ("COMPOSE_IGNORE_ORPHANS", "1")].map(|(name, value)| (name.into(), value.into())),
-        );
+        env.extend([("COMPOSE_MENU", "0")].map(|(name, value)| (name.into(), value.into())));
         if let Some(host) = &self.docker_host {
             env.push(("DOCKER_HOST".into(), host.into()));
         }
