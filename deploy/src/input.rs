@@ -30,6 +30,7 @@ use crate::effect::Effect;
 #[serde(tag = "saw", rename_all = "snake_case")]
 pub enum Evidence {
     Observed(Observed),
+    /// `images` counts all of the stack, `already_here` those of them that were not fetched.
     Pulled { images: u32, already_here: u32, bytes: u64 },
     BackedUp { by: Vec<String> },
     Migrated { applied: Vec<AppliedMigration> },

@@ -70,7 +70,7 @@ pub(crate) fn finished(evidence: &Evidence) -> String {
         }
         Evidence::Pulled { images, already_here, bytes } => format!(
             "{} pulled ({:.1} MB), {already_here} already here",
-            plural(u64::from(images - already_here), "image"),
+            plural(u64::from(images.saturating_sub(*already_here)), "image"),
             *bytes as f64 / 1e6
         ),
         Evidence::BackedUp { by } => format!("backed up by {}", by.join(", ")),

@@ -36,7 +36,7 @@ impl Hands {
         let brought = self.bring(&order.promotion, Some(&context.progress), effect_deadline(context)).await?;
         let fetched = brought.iter().filter(|image| image.fetched).count() as u32;
         Ok(Evidence::Pulled {
-            images: fetched,
+            images: brought.len() as u32,
             already_here: brought.len() as u32 - fetched,
             bytes: brought.iter().map(|image| image.bytes).sum(),
         })
