@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use landfall_schema::bundle::{BUNDLE_VERSION, Bundle, BundleFile};
-use landfall_schema::ids::{IdError, ServiceName};
+use landfall_schema::ids::{AppName, IdError, ServiceName};
 use landfall_schema::stack::Role;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -39,6 +39,16 @@ impl fmt::Display for Place {
 pub struct Stack {
     pub files: Vec<(PathBuf, String)>,
     pub services: BTreeMap<ServiceName, Service>,
+    pub settings: TopSettings,
+}
+
+/// What a promotion needs of the top-level `x-landfall`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct TopSettings {
+    #[serde(default)]
+    pub app: Option<AppName>,
+    #[serde(default)]
+    pub bake_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -92,6 +102,8 @@ struct ComposeFile {
     services: Option<BTreeMap<String, Spanned<Option<ServiceFields>>>>,
     #[serde(default)]
     include: Option<Spanned<IgnoredAny>>,
+    #[serde(default, rename = "x-landfall")]
+    settings: Option<TopSettings>,
 }
 
 #[derive(Default, Deserialize)]
@@ -146,8 +158,11 @@ impl Stack {
     /// Takes the files together; later ones override earlier ones.
     pub fn parse(files: Vec<(PathBuf, String)>) -> Result<Self, ComposeError> {
         let mut services: BTreeMap<ServiceName, Service> = BTreeMap::new();
+        let mut settings = TopSettings::default();
         for (path, text) in &files {
-            for (name, service) in parse_file(path, text)? {
+            let (top, found) = parse_file(path, text)?;
+            settings = TopSettings { app: top.app.or(settings.app), bake_ms: top.bake_ms.or(settings.bake_ms) };
+            for (name, service) in found {
                 match services.get_mut(&name) {
                     Some(known) => known.overridden_by(service),
                     None => {
@@ -159,7 +174,7 @@ impl Stack {
         if services.is_empty() {
             return Err(ComposeError::NoServices);
         }
-        Ok(Self { files, services })
+        Ok(Self { files, services, settings })
     }
 
     /// The files as they travel with the promotion.
@@ -184,7 +199,7 @@ impl Service {
     }
 }
 
-fn parse_file(path: &Path, text: &str) -> Result<Vec<(ServiceName, Service)>, ComposeError> {
+fn parse_file(path: &Path, text: &str) -> Result<(TopSettings, Vec<(ServiceName, Service)>), ComposeError> {
     let parse = |error: serde_saphyr::Error| ComposeError::Parse { path: path.to_owned(), message: error.to_string() };
     let file: ComposeFile = serde_saphyr::from_str(text).map_err(parse)?;
     let place = |line| Place { path: path.to_owned(), line };
@@ -208,7 +223,7 @@ fn parse_file(path: &Path, text: &str) -> Result<Vec<(ServiceName, Service)>, Co
         };
         services.push((name, service));
     }
-    Ok(services)
+    Ok((file.settings.unwrap_or_default(), services))
 }
 
 #[cfg(test)]

@@ -18,9 +18,12 @@ const TEMPLATE: &str = include_str!("init/context.toml");
 
 #[derive(Debug, Args)]
 pub struct InitArgs {
-    /// The context's name
-    #[arg(default_value = DEFAULT_CONTEXT)]
-    pub name: String,
+    /// The context's name. Default: `default`, or the one of --context
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Only print the public key that exists
+    #[arg(long)]
+    pub show_key: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -33,9 +36,23 @@ struct Made<'a> {
 }
 
 pub async fn run(args: InitArgs, cli: &Session) -> Result<ExitCode, CliError> {
-    check_context_name(&args.name)?;
+    let name = args.name.as_deref().or(cli.settings.context.as_deref()).unwrap_or(DEFAULT_CONTEXT);
+    check_context_name(name)?;
+    if args.show_key {
+        let public = match &args.name {
+            Some(name) => cli.read_signing_key(&key_path(&cli.settings.config_dir, name))?,
+            None => cli.signing_key()?,
+        }
+        .public();
+        if cli.output.is_json() {
+            cli.output.json(&serde_json::json!({ "public_key": public }))?;
+        } else {
+            cli.output.line(public.as_str())?;
+        }
+        return Ok(ExitCode::Done);
+    }
     let dir = &cli.settings.config_dir;
-    let (context, key) = (context_path(dir, &args.name), key_path(dir, &args.name));
+    let (context, key) = (context_path(dir, name), key_path(dir, name));
     let mut kept = Vec::new();
 
     let seed = SigningKey::generate().seed().map_err(|error| CliError::from_error(&error))?;

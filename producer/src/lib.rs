@@ -5,6 +5,7 @@
 //! [`promote`], [`rollback`], [`status`], [`history`], [`watch`], [`hosts`], [`lint`], [`doctor`], [`complete`].
 
 pub mod bus_apply;
+pub mod ci;
 pub mod cli;
 pub mod complete;
 pub mod compose;
@@ -13,13 +14,16 @@ pub mod doctor;
 pub mod error;
 #[cfg(test)]
 mod fixtures;
+pub mod follow;
 pub mod history;
 pub mod hosts;
 pub mod image;
 pub mod init;
 pub mod lint;
 pub mod output;
+pub mod plan;
 pub mod promote;
+pub mod publish;
 pub mod reading;
 pub mod registry;
 pub mod rollback;

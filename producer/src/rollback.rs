@@ -1,13 +1,102 @@
-//! `landfall rollback`.
+//! `landfall rollback`: back to the last release that worked, as a new promotion with the older images, compose file and variables.
+
+pub mod target;
 
 use clap::Args;
+use landfall_bus::Bus;
+use landfall_schema::ids::{AppName, EnvName};
+use landfall_schema::promotion::{Intent, Promotion};
+use landfall_schema::signature::verify;
+use landfall_schema::subject;
 
 use crate::error::{CliError, ExitCode};
+use crate::plan::{self, HostKeys};
+use crate::promote::{RolloutArgs, announce, show};
+use crate::publish;
+use crate::reading;
+use crate::rollback::target::{Past, To, choose};
 use crate::session::Session;
 
 #[derive(Debug, Args)]
-pub struct RollbackArgs {}
+pub struct RollbackArgs {
+    #[arg(value_name = "APP")]
+    pub app: AppName,
+    /// Go back to this promotion (#3) or release (v2). Default: the last one that worked before what serves now
+    #[arg(long, value_name = "COUNTER|RELEASE")]
+    pub to: Option<To>,
+    #[command(flatten)]
+    pub rollout: RolloutArgs,
+    /// Show what would be promoted, publish nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
 
-pub async fn run(_args: RollbackArgs, _cli: &Session) -> Result<ExitCode, CliError> {
-    Err(CliError::new("`landfall rollback` is not built yet"))
+pub async fn run(args: RollbackArgs, cli: &Session) -> Result<ExitCode, CliError> {
+    let env = cli.env()?.clone();
+    let key = cli.signing_key()?;
+    let bus = cli.bus().await?;
+    let present = plan::present(&bus, &env, &cli.output).await?;
+    let keys = HostKeys::new(&cli.settings.host_keys, &present);
+    let past = read_past(&bus, &env, &args.app, &keys, cli).await?;
+    let target = choose(&past, args.to.as_ref(), &args.app, &env)?;
+    if !target.worked() {
+        cli.output.warn(format!("no host says that {} {} ever worked", target.release(), target.counter()));
+    }
+    let target = target.promotion().clone();
+    // Hosts keep the files of their last releases, but a new host needs them from the bus.
+    bus.get_bundle(&target.bundle).await?;
+    let hosts = plan::hosts(&args.rollout.hosts, &args.app, &present, cli)?;
+    let place = publish::next_place(&bus, &env, &args.app, &cli.output).await?;
+    let event = publish::event(Promotion {
+        counter: place.counter,
+        intent: Intent::Rollback { to: target.counter },
+        plan: args.rollout.plan(hosts, 0),
+        author: args.rollout.author(),
+        link: args.rollout.link(),
+        expires_at: args.rollout.expires_at()?,
+        ..target
+    });
+    if args.dry_run {
+        show(&event, cli)?;
+        cli.output.note("nothing was published");
+        return Ok(ExitCode::Done);
+    }
+    cli.output.note(format!("going back to {} (promotion {})", event.data.release, target.counter));
+    announce(&bus, &event, &key, place, &keys, args.rollout.wait, cli).await
+}
+
+/// Every promotion of the application that somebody signed, with what hosts said of it.
+async fn read_past(
+    bus: &Bus,
+    env: &EnvName,
+    app: &AppName,
+    keys: &HostKeys,
+    cli: &Session,
+) -> Result<Vec<Past>, CliError> {
+    let mut past = Vec::new();
+    for message in bus.promotions(env, Some(app)).await? {
+        let Some(read) = reading::promotion(&message) else { continue };
+        // Its content is signed again with our key, so it must at least be what its signer wrote. Whether the signer may promote is
+        // for the hosts: only what they took and proved counts as having worked.
+        let signers = landfall_schema::signature::decode_header(message.signature.as_deref()).unwrap_or_default();
+        let signers: Vec<_> = signers
+            .into_iter()
+            .filter_map(|signature| landfall_schema::signature::PublicKey::new(signature.keyid).ok())
+            .collect();
+        if verify(&message.body, message.signature.as_deref(), &signers).is_err() {
+            cli.output.warn(format!(
+                "promotion {} of {app} is left out: its signature is not valid",
+                read.event.data.counter
+            ));
+            continue;
+        }
+        past.push(Past::new(&read.event));
+    }
+    for message in bus.outcomes_so_far(&subject::terminal_filter(env, Some(app))).await? {
+        match keys.believe(&message) {
+            Ok(said) => past.iter_mut().for_each(|one| one.fold(&said.data)),
+            Err(why) => tracing::debug!(why, "an outcome is left out"),
+        }
+    }
+    Ok(past)
 }

@@ -1,10 +1,15 @@
 //! From the parsed command line to the exit code.
 
+use tracing::Instrument as _;
+
 use crate::cli::{BusCommand, Cli, Command};
 use crate::error::{CliError, ExitCode};
 use crate::output::Output;
 use crate::session::Session;
 use crate::{bus_apply, complete, doctor, history, hosts, init, lint, promote, rollback, status, watch};
+
+/// The commands narrate by themselves; logs are for looking closer, with LANDFALL_LOG.
+const LOG_FILTER: &str = "error";
 
 /// Runs one command and prints its error, if any.
 pub fn run(cli: Cli) -> ExitCode {
@@ -21,12 +26,19 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn try_run(cli: Cli, output: Output) -> Result<ExitCode, CliError> {
+    // Before the runtime: the exporter of traces has a thread of its own.
+    let telemetry = landfall_telemetry::Options {
+        service_name: "landfall",
+        log_format: landfall_telemetry::LogFormat::Human,
+        default_filter: LOG_FILTER,
+    };
+    let _telemetry = landfall_telemetry::init(&telemetry).map_err(|error| CliError::from_error(&error))?;
     let session = Session::new(&cli.global, output)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| CliError::new("cannot start").because(&error))?;
-    runtime.block_on(dispatch(cli.command, &session))
+    runtime.block_on(dispatch(cli.command, &session).instrument(tracing::info_span!("landfall")))
 }
 
 async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, CliError> {

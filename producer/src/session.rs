@@ -47,7 +47,8 @@ impl Session {
         }
     }
 
-    fn read_signing_key(&self, path: &Path) -> Result<SigningKey, CliError> {
+    /// The key in this file.
+    pub fn read_signing_key(&self, path: &Path) -> Result<SigningKey, CliError> {
         let hint = "make a key with `landfall init`, or name one with LANDFALL_SIGNING_KEY_FILE";
         let text = fs::read_to_string(path).map_err(|error| {
             CliError::new(format!("cannot read the signing key {}", path.display())).because(&error).hint(hint)

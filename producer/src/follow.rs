@@ -1,0 +1,173 @@
+//! Follows one promotion until every host of its plan has ended: what `--wait` does.
+//!
+//! [`words`] says outcomes in words; [`lines`] and [`bars`] print them, or the events themselves as JSON.
+
+mod bars;
+mod lines;
+pub mod words;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt as _};
+use landfall_bus::{Bus, BusError, Delivered, OutcomesFrom};
+use landfall_schema::Timestamp;
+use landfall_schema::event::CloudEvent;
+use landfall_schema::ids::EventId;
+use landfall_schema::outcome::Outcome;
+use landfall_schema::promotion::Promotion;
+use landfall_schema::subject;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep, sleep_until};
+use uuid::Uuid;
+
+use crate::error::{CliError, ExitCode};
+use crate::output::Output;
+use crate::plan::HostKeys;
+use crate::rollout::{Folded, RolloutView};
+use crate::session::Session;
+
+use bars::Bars;
+use lines::{JsonLines, Lines};
+
+/// Between two attempts to read on after the bus broke off.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The outcomes of one application, from before its promotion was published.
+pub struct Outcomes {
+    bus: Bus,
+    filter: String,
+    /// Read on from here after an interruption.
+    next: u64,
+    stream: Pin<Box<dyn Stream<Item = Result<Delivered, BusError>> + Send>>,
+}
+
+impl Outcomes {
+    /// Subscribes; what is published afterwards is seen.
+    pub async fn subscribe(bus: &Bus, promotion: &Promotion) -> Result<Self, CliError> {
+        let filter = subject::outcome_filter(&promotion.env, Some(&promotion.app));
+        let stream = Box::pin(bus.outcomes(filter.clone(), OutcomesFrom::New).await?);
+        Ok(Self { bus: bus.clone(), filter, next: 0, stream })
+    }
+
+    /// The next one, or what interrupted the reading; it can be asked for again. Cancel-safe: nothing that was read is lost.
+    async fn next(&mut self) -> Result<Delivered, BusError> {
+        match self.stream.next().await {
+            Some(Ok(message)) => {
+                self.next = message.sequence + 1;
+                return Ok(message);
+            }
+            Some(Err(error)) => {
+                sleep(RETRY_INTERVAL).await;
+                return Err(error);
+            }
+            None => {}
+        }
+        sleep(RETRY_INTERVAL).await;
+        // Before the first message this reads everything again; what belongs to other promotions is passed over.
+        self.stream = Box::pin(self.bus.outcomes(self.filter.clone(), OutcomesFrom::Sequence(self.next)).await?);
+        Box::pin(self.next()).await
+    }
+}
+
+/// Prints what happens.
+trait Narrator {
+    /// An outcome that told something, and the bytes it came in.
+    fn told(&mut self, outcome: &Outcome, body: &[u8], view: &RolloutView) -> Result<(), CliError>;
+    /// Trouble on the way that does not end the waiting.
+    fn trouble(&mut self, text: &str);
+    /// Nothing more comes.
+    fn end(&mut self);
+}
+
+fn narrator(output: &Output, view: &RolloutView) -> Box<dyn Narrator> {
+    if output.is_json() {
+        Box::new(JsonLines::new(output.clone()))
+    } else if output.is_live() {
+        Box::new(Bars::new(view))
+    } else {
+        Box::new(Lines::new(output.clone()))
+    }
+}
+
+/// Follows the promotion, which has just been published, to its end.
+pub async fn follow(
+    cli: &Session,
+    mut outcomes: Outcomes,
+    event: &CloudEvent<Promotion>,
+    keys: &HostKeys,
+) -> Result<ExitCode, CliError> {
+    let mut view = RolloutView::new(event);
+    let mut narrator = narrator(&cli.output, &view);
+    let deadline = Instant::now() + Duration::from_millis(event.data.plan.deadline_ms);
+    let (mut interrupted, mut terminated) = signals()?;
+    let mut in_trouble = false;
+    while !view.is_ended() {
+        let message = tokio::select! {
+            message = outcomes.next() => message,
+            () = sleep_until(deadline) => break,
+            _ = interrupted.recv() => return Ok(stopped(cli, &mut *narrator, event)),
+            _ = terminated.recv() => return Ok(stopped(cli, &mut *narrator, event)),
+        };
+        match message {
+            Ok(message) => {
+                in_trouble = false;
+                match keys.believe(&message) {
+                    Ok(said) if view.fold(&said.data) == Folded::News => {
+                        narrator.told(&said.data, &message.body, &view)?;
+                    }
+                    Ok(_) => {}
+                    Err(why) => narrator.trouble(&why),
+                }
+            }
+            // Once is enough: the bus is asked again until the deadline.
+            Err(error) if !in_trouble => {
+                in_trouble = true;
+                narrator.trouble(&format!("{error}; trying again until the deadline"));
+            }
+            Err(_) => {}
+        }
+    }
+    for outcome in view.end_waiting() {
+        let body = own_event(event, &outcome)?;
+        narrator.told(&outcome, &body, &view)?;
+    }
+    narrator.end();
+    finish(cli, &view)
+}
+
+/// The event that says of a host that it was not reached; nobody publishes it.
+fn own_event(promotion: &CloudEvent<Promotion>, outcome: &Outcome) -> Result<Vec<u8>, CliError> {
+    let id = EventId(Uuid::now_v7());
+    let source = promotion.source.clone();
+    CloudEvent::new(id, source, outcome.kind.event_type(), Timestamp::now(), outcome.clone())
+        .encode()
+        .map_err(|error| CliError::from_error(&error))
+}
+
+fn finish(cli: &Session, view: &RolloutView) -> Result<ExitCode, CliError> {
+    // A plan without hosts has no end; promotions always have hosts.
+    let code = view.exit_code().unwrap_or(ExitCode::Error);
+    if !cli.output.is_json() {
+        let (header, rows) = view.summary();
+        let header: Vec<&str> = header.iter().map(String::as_str).collect();
+        cli.output.table(&header, rows)?;
+        cli.output.note(words::verdict(view, code));
+    }
+    Ok(code)
+}
+
+fn signals() -> Result<(Signal, Signal), CliError> {
+    let failed = |error: std::io::Error| CliError::new("cannot listen for signals").because(&error);
+    Ok((signal(SignalKind::interrupt()).map_err(failed)?, signal(SignalKind::terminate()).map_err(failed)?))
+}
+
+fn stopped(cli: &Session, narrator: &mut dyn Narrator, event: &CloudEvent<Promotion>) -> ExitCode {
+    narrator.end();
+    let promotion = &event.data;
+    cli.output.warn(format!(
+        "stopped waiting; the deploy of {0} {1} goes on. Follow it with `landfall watch {0} --env {2}`, or see `landfall status {0} --env {2}`",
+        promotion.app, promotion.release, promotion.env
+    ));
+    ExitCode::Interrupted
+}
