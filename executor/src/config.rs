@@ -25,7 +25,7 @@ pub const DEFAULT_PATH: &str = "/etc/landfall/executor.toml";
 const DEFAULT_STATE_DIR: &str = "/var/lib/landfall";
 const KEEP_RELEASES_MAX: u64 = 100;
 const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
-const DEFAULT_LOG_FILTER: &str = "info";
+const DEFAULT_LOG_FILTER: &str = "info,async_nats=warn";
 /// Where Linux tells the machine's own name.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 
@@ -264,7 +264,7 @@ fn read_trust(section: Section<'_, '_>) -> TrustConfig {
     let promote = section.list("promote", |text| PublicKey::new(text).map_err(|error| error.to_string()));
     if !section.is_set("promote") {
         section.missing("promote", "list the public keys whose promotions this host takes, e.g. promote = [\"U…\"]");
-    } else if promote.is_empty() {
+    } else if section.is_empty_list("promote") {
         let hint = "`landfall init` makes a key pair and prints the public key (U…) to put here";
         section.reject("promote", "trusts no key, so this host would refuse every promotion", hint);
     }

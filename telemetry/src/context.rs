@@ -26,6 +26,11 @@ pub fn link_current_span(traceparent: &str) {
     }
 }
 
+/// Adds an attribute to a span's export. Unlike a field of the span it does not stand in every log line.
+pub fn set_attribute(span: &Span, key: &'static str, value: impl Into<String>) {
+    span.set_attribute(key, value.into());
+}
+
 fn parse(traceparent: &str) -> Option<SpanContext> {
     let headers = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
     let context = TraceContextPropagator::new().extract(&headers);

@@ -6,5 +6,5 @@
 mod context;
 mod setup;
 
-pub use context::{link_current_span, traceparent_of_current_span};
+pub use context::{link_current_span, set_attribute, traceparent_of_current_span};
 pub use setup::{Guard, LogFormat, Options, TelemetryError, init};

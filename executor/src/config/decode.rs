@@ -109,6 +109,11 @@ impl<'a, 'd> Section<'a, 'd> {
         self.value(key).is_some()
     }
 
+    pub(super) fn is_empty_list(&self, key: &str) -> bool {
+        let members = self.value(key).and_then(|value| value.get_ref().as_array());
+        members.is_some_and(|members| members.iter().next().is_none())
+    }
+
     fn wrong_type(&self, key: &str, value: &Spanned<DeValue<'d>>, expected: &str) {
         let message = format!("is {} {}, expected {expected}", article(value.get_ref()), value.get_ref().type_str());
         self.problems.add_at(value.span(), Problem::new(self.setting(key), message));

@@ -8,10 +8,10 @@ use landfall_schema::Timestamp;
 use landfall_schema::bundle::Bundle;
 use landfall_schema::ids::Counter;
 use landfall_schema::outcome::{Outcome, OutcomeKind, Progress, Reason, ReasonCode};
-use landfall_telemetry::{link_current_span, traceparent_of_current_span};
+use landfall_telemetry::{link_current_span, set_attribute, traceparent_of_current_span};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use tracing::{Instrument as _, Span, error, field, info, info_span, warn};
+use tracing::{Instrument as _, Span, error, info, info_span, warn};
 
 use super::{CarryOut, Job, Shared, Worker};
 use crate::announce::Announcement;
@@ -74,7 +74,7 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
             return deploy.worker.end(&job, OutcomeKind::DeployStuck, unreadable(&illegal)).await;
         }
         if let Some(kind) = deploy.machine.terminal() {
-            span.record("cicd.pipeline.result", result_attribute(kind));
+            set_attribute(&span, "cicd.pipeline.result", result_attribute(kind));
         }
     }
 
@@ -136,7 +136,8 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
             self.worker.waiting.push(job);
         }
         let newest = self.worker.waiting.iter().map(Job::counter).max();
-        let Some(by) = newest.filter(|by| *by > self.order().promotion.counter && self.superseded_by < Some(*by)) else {
+        let Some(by) = newest.filter(|by| *by > self.order().promotion.counter && self.superseded_by < Some(*by))
+        else {
             return Ok(());
         };
         self.superseded_by = Some(by);
@@ -145,16 +146,13 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
 
     async fn carry_out(&mut self, effect: Effect) -> Result<Carried, IllegalInput> {
         let now = Timestamp::now();
-        let limit = self.machine.deadline().and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or_default();
+        let limit =
+            self.machine.deadline().and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or_default();
         let deadline = Instant::now() + limit;
         let (progress, mut progressed) = mpsc::channel(PROGRESS_QUEUE);
         let Some(context) = self.context(progress, deadline).await else { return Ok(Carried::Parked) };
-        let span = info_span!(
-            "step",
-            otel.name = effect.noun(),
-            cicd.pipeline.task.name = effect.noun(),
-            cicd.pipeline.task.run.result = field::Empty
-        );
+        let span = info_span!("step", otel.name = effect.noun());
+        set_attribute(&span, "cicd.pipeline.task.name", effect.noun());
         let work = act(Arc::clone(&self.worker.hands), self.shared().clone(), effect, self.order().clone(), context);
         let mut work = std::pin::pin!(work.instrument(span.clone()));
         let mut told_at: Option<Instant> = None;
@@ -163,7 +161,7 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
             tokio::select! {
                 (result, bundle) = &mut work => {
                     self.bundle = self.bundle.take().or(bundle);
-                    span.record("cicd.pipeline.task.run.result", if result.is_ok() { "success" } else { "failure" });
+                    set_attribute(&span, "cicd.pipeline.task.run.result", if result.is_ok() { "success" } else { "failure" });
                     return Ok(Carried::Answered(result));
                 }
                 Some(progress) = progressed.recv() => {
@@ -256,21 +254,23 @@ fn unreadable(illegal: &IllegalInput) -> Reason {
         .hint("look at the stack on this host, then promote again")
 }
 
+/// Named after OpenTelemetry's conventions for CI/CD and deployments; the log shows the application alone.
 fn deploy_span(order: &Order) -> Span {
     let promotion = &order.promotion;
-    info_span!(
-        "deploy",
-        otel.name = %format!("deploy {}", promotion.app),
-        cicd.pipeline.name = %promotion.app,
-        cicd.pipeline.run.id = %order.id,
-        cicd.pipeline.result = field::Empty,
-        cicd.worker.name = %order.host,
-        deployment.environment.name = %promotion.env,
-        deployment.id = %format!("{}/{}/{}", promotion.env, promotion.app, promotion.counter.0),
-        deployment.name = %promotion.release,
-        messaging.system = "nats",
-        messaging.destination.template = "landfall.{env}.release.{app}.promoted",
-    )
+    let span = info_span!("deploy", app = %promotion.app);
+    for (key, value) in [
+        ("cicd.pipeline.name", format!("deploy {}", promotion.app)),
+        ("cicd.pipeline.run.id", order.id.to_string()),
+        ("cicd.worker.name", order.host.to_string()),
+        ("deployment.environment.name", promotion.env.to_string()),
+        ("deployment.id", format!("{}/{}/{}", promotion.env, promotion.app, promotion.counter.0)),
+        ("deployment.name", promotion.release.to_string()),
+        ("messaging.system", "nats".to_owned()),
+        ("messaging.destination.template", "landfall.{env}.release.{app}.promoted".to_owned()),
+    ] {
+        set_attribute(&span, key, value);
+    }
+    span
 }
 
 fn result_attribute(kind: OutcomeKind) -> &'static str {

@@ -183,8 +183,15 @@ async fn a_good_release_is_committed_and_a_bad_one_rolled_back() {
     let last = outcomes.last().unwrap();
     assert_eq!(last.former.as_ref().unwrap().as_str(), "v1");
     assert_eq!(last.reason.as_ref().unwrap().code, ReasonCode::Unhealthy);
-    let settled: Vec<bool> =
-        stage.shared.journal.unpublished(1000).await.unwrap().iter().map(|w| w.announcement.settles.is_some()).collect();
+    let settled: Vec<bool> = stage
+        .shared
+        .journal
+        .unpublished(1000)
+        .await
+        .unwrap()
+        .iter()
+        .map(|w| w.announcement.settles.is_some())
+        .collect();
     let terminal: Vec<bool> = outcomes.iter().map(|outcome| outcome.kind.is_terminal()).collect();
     assert_eq!(settled, terminal, "a message is settled by its terminal outcome and by no other");
 }
