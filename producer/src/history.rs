@@ -66,8 +66,8 @@ pub async fn run(args: HistoryArgs, cli: &Session) -> Result<ExitCode, CliError>
     if cli.output.is_json() {
         cli.output.json(&serde_json::json!({ "env": env, "promotions": pasts }))?;
     } else if pasts.is_empty() {
-        let what = args.app.map_or("nothing".to_owned(), |app| app.to_string());
-        cli.output.note(format!("{what} was not promoted to {env} yet"));
+        let what = args.app.map_or("nothing was ever".to_owned(), |app| format!("{app} was never"));
+        cli.output.note(format!("{what} promoted to {env}"));
     } else {
         cli.output
             .table(&["app", "#", "release", "when (UTC)", "by", "host", "outcome", "took", "why"], rows(&pasts))?;

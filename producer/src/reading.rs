@@ -75,11 +75,19 @@ fn read<T: DeserializeOwned>(
 }
 
 fn readable<T>(messages: &[Delivered], read: impl Fn(&Delivered) -> Option<Read<T>>, output: &Output) -> Vec<Read<T>> {
-    let found: Vec<Read<T>> = messages.iter().filter_map(read).collect();
-    if let Some(left_out @ 1..) = messages.len().checked_sub(found.len()) {
-        let first = messages.first().map_or("", |message| message.subject.as_str());
+    let mut found = Vec::with_capacity(messages.len());
+    let mut left_out = Vec::new();
+    for message in messages {
+        match read(message) {
+            Some(event) => found.push(event),
+            None => left_out.push(message),
+        }
+    }
+    if let Some(first) = left_out.first() {
+        let which = format!("e.g. number {} of {}", first.sequence, first.subject);
         output.warn(format!(
-            "{left_out} of {} events are left out, they cannot be read (e.g. of {first})",
+            "{} of {} events cannot be read and are left out, {which}",
+            left_out.len(),
             messages.len()
         ));
     }

@@ -15,7 +15,7 @@ use landfall_schema::subject;
 use serde::Deserialize;
 
 use crate::context::Settings;
-use crate::doctor::finding::{Finding, in_one_line};
+use crate::doctor::finding::{Finding, State, in_one_line};
 use crate::reading::{self, Read};
 
 /// The oldest server on which everything works; older ones drop settings without a word.
@@ -41,7 +41,13 @@ pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
     let server = bus.client().server_info();
     let took = started.elapsed().as_millis();
     let mut findings = vec![version(&server.version, &format!("{url} answers in {took} ms"))];
-    findings.push(layout(bus.diff().await));
+    let streams = layout(bus.diff().await);
+    // Without streams there is nothing to ask the rest of.
+    let usable = streams.state != State::Fail;
+    findings.push(streams);
+    if !usable {
+        return findings;
+    }
     findings.push(clock(&bus).await);
     if let Some(env) = &settings.env {
         findings.push(may_promote(&bus, env).await);
@@ -208,7 +214,6 @@ mod tests {
     use landfall_bus::Setting;
 
     use super::*;
-    use crate::doctor::finding::State;
 
     #[test]
     fn versions() {
