@@ -32,7 +32,8 @@ impl Hands {
                 command: &[],
                 step: STEP,
                 resumes: false,
-                deadline: own_deadline(service, deadline),
+                limit: limit(service),
+                deadline,
                 code: ReasonCode::BackupFailed,
             };
             self.run_one_shot(shot).await?;
@@ -43,7 +44,8 @@ impl Hands {
             let mut own = containers.iter().filter(|container| container.service == service.name && !container.one_off);
             match own.find(|container| container.running) {
                 Some(container) => {
-                    self.back_up_inside(&stack, service, container, own_deadline(service, deadline)).await?;
+                    self.back_up_inside(&stack, service, container, deadline.min(Instant::now() + limit(service)))
+                        .await?;
                     by.push(service.name.to_string());
                 }
                 // On a first deploy there is nothing to save yet.
@@ -107,7 +109,6 @@ impl Hands {
     }
 }
 
-fn own_deadline(service: &Service, deadline: Instant) -> Instant {
-    let own = Duration::from_millis(service.settings.deadline_ms.unwrap_or(BACKUP_DEADLINE_MS));
-    deadline.min(Instant::now() + own)
+fn limit(service: &Service) -> Duration {
+    Duration::from_millis(service.settings.deadline_ms.unwrap_or(BACKUP_DEADLINE_MS))
 }

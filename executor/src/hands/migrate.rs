@@ -20,7 +20,7 @@ impl Hands {
         self.ensure_dependencies(&stack, needed(&stack), deadline).await?;
         let mut applied = Vec::new();
         for service in stack.one_shots(Role::Migrate) {
-            applied.push(self.run_migrator(&stack, service, own_deadline(service, deadline)).await?);
+            applied.push(self.run_migrator(&stack, service, deadline).await?);
         }
         for service in stack.services.values() {
             if let Some(settings) = &service.settings.migrations {
@@ -38,7 +38,7 @@ impl Hands {
                     settings,
                     database,
                     ignore_missing: is_rollback(&order.promotion),
-                    deadline: own_deadline(service, deadline),
+                    deadline: deadline.min(Instant::now() + limit(service)),
                 };
                 applied.extend(self.apply_sql(plan).await?);
             }
@@ -59,6 +59,7 @@ impl Hands {
             step: "migration",
             // A migration that an earlier run of this process began is waited for, never begun twice.
             resumes: true,
+            limit: limit(service),
             deadline,
             code: ReasonCode::MigrationFailed,
         };
@@ -84,7 +85,6 @@ fn needed(stack: &Stack) -> BTreeSet<ServiceName> {
     migrators.chain(databases).collect()
 }
 
-fn own_deadline(service: &Service, deadline: Instant) -> Instant {
-    let own = Duration::from_millis(service.settings.deadline_ms.unwrap_or(MIGRATE_DEADLINE_MS));
-    deadline.min(Instant::now() + own)
+fn limit(service: &Service) -> Duration {
+    Duration::from_millis(service.settings.deadline_ms.unwrap_or(MIGRATE_DEADLINE_MS))
 }

@@ -30,6 +30,9 @@ pub(crate) struct OneShot<'a> {
     pub(crate) step: &'a str,
     /// Whether a run that was begun before counts: true where running twice could do harm.
     pub(crate) resumes: bool,
+    /// How long it may run, once it is started.
+    pub(crate) limit: Duration,
+    /// The whole step's.
     pub(crate) deadline: Instant,
     /// The code of its failure.
     pub(crate) code: ReasonCode,
@@ -65,7 +68,8 @@ impl Hands {
             self.start_one_shot(&shot, &container).await?;
         }
         let redactor = &shot.stack.redactor;
-        let ended = tokio::time::timeout_at(shot.deadline, self.exit_code(&container)).await;
+        let until = shot.deadline.min(Instant::now() + shot.limit);
+        let ended = tokio::time::timeout_at(until, self.exit_code(&container)).await;
         let tail =
             self.engine.log_tail(&docker, &container, &format!("{} ({})", shot.service, shot.step), redactor).await;
         match ended {

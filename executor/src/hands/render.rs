@@ -285,22 +285,38 @@ fn checked_variables(promotion: &Promotion) -> Result<Vec<(String, String)>, Rea
 /// Without a `.env`, a variable that is found nowhere would become an empty password or the like. In an image reference it does no harm,
 /// because the override replaces that.
 fn refuse_blanks(stderr: &str, bundle: &Bundle, invocation: &Invocation) -> Result<(), Reason> {
-    let mut lines = bundle.compose.iter().flat_map(|file| file.content.lines()).map(str::trim);
-    let unset = compose::unset_variables(stderr);
-    let blank = lines.by_ref().filter(|line| !line.starts_with('#') && !line.contains("image:")).find_map(|line| {
-        unset.iter().find(|name| line.contains(&format!("${{{name}")) || line.contains(&format!("${name}")))
+    let blank = compose::unset_variables(stderr).into_iter().find(|name| {
+        bundle.compose.iter().any(|file| match serde_saphyr::from_str::<Value>(&file.content) {
+            Ok(document) => uses(&document, name),
+            // With merge tags or the like; then the text decides, images included.
+            Err(_) => mentions(&file.content, name),
+        })
     });
     match blank {
         None => Ok(()),
         Some(name) => {
             let env_file = invocation.directory.join(".env");
-            Err(Reason::new(
-                ReasonCode::EnvFileMissing,
-                format!("the variable {name} is not set, and there is no {}", env_file.display()),
-            )
-            .hint("put the stack's .env on the host; secrets do not travel with a promotion"))
+            let message = format!("the variable {name} is not set, and there is no {}", env_file.display());
+            Err(Reason::new(ReasonCode::EnvFileMissing, message)
+                .hint("put the stack's .env on the host; secrets do not travel with a promotion"))
         }
     }
+}
+
+/// Whether a value other than an image has the variable.
+fn uses(value: &Value, name: &str) -> bool {
+    match value {
+        Value::String(text) => mentions(text, name),
+        Value::Array(values) => values.iter().any(|value| uses(value, name)),
+        Value::Object(entries) => {
+            entries.iter().any(|(key, value)| !(key == "image" && value.is_string()) && uses(value, name))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+fn mentions(text: &str, name: &str) -> bool {
+    [format!("${{{name}"), format!("${name}")].iter().any(|reference| text.contains(reference.as_str()))
 }
 
 /// Whether the service has nothing that the override could not have given it.

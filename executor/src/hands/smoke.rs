@@ -78,6 +78,7 @@ impl Hands {
             command: &check.command,
             step: &step,
             resumes: false,
+            limit: deadline.saturating_duration_since(Instant::now()),
             deadline,
             code: ReasonCode::SmokeFailed,
         };
