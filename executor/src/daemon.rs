@@ -142,9 +142,10 @@ impl Daemon {
         let link =
             Link { options, env: config.env.clone(), host: config.host.clone(), deliveries: deliver, sweeps: swept };
         let bus = link.start(draining.clone());
+        let mut first_contact = bus.clone();
 
         let bell = OutboxBell::default();
-        let outbox = Outbox { journal: journal.clone(), publisher: bus.clone(), bell: bell.clone(), settled: settle };
+        let outbox = Outbox::new(journal.clone(), bus.clone(), bell.clone(), settle);
         let changed = Arc::new(Notify::new());
         let shared = Shared {
             journal: journal.clone(),
@@ -171,7 +172,11 @@ impl Daemon {
         };
         let (mut outboxes, mut beats) = (JoinSet::new(), JoinSet::new());
         outboxes.spawn(outbox.run(flushing.clone()));
-        beats.spawn(beat.run());
+        beats.spawn(async move {
+            // Before that nobody could hear it; right after it everybody who waits for this host should.
+            first_contact.reached().await;
+            beat.run().await;
+        });
         Ok(Self {
             config,
             journal,

@@ -52,7 +52,7 @@ impl BusHandle {
     }
 
     /// Resolves when the bus was reached for the first time.
-    async fn reached(&mut self) -> Option<Bus> {
+    pub async fn reached(&mut self) -> Option<Bus> {
         self.0.wait_for(Option::is_some).await.ok().and_then(|bus| bus.clone())
     }
 }

@@ -12,6 +12,8 @@ use nix::sys::signal::Signal;
 use crate::lab::program;
 use crate::process::{Process, tail};
 
+/// Between two looks at whether the executor still runs; outcomes that it published before are read first.
+const DEATH_POLL_INTERVAL: Duration = Duration::from_millis(500);
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// What goes into `executor.toml`; every part may be changed before a start.
@@ -87,6 +89,18 @@ impl ExecutorProcess {
 
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Process::pid)
+    }
+
+    /// Never returns while the executor is running, or is stopped on purpose.
+    ///
+    /// # Errors
+    /// When the process ends: waiting for its words is of no use then.
+    pub async fn ends_by_itself<T>(&mut self) -> Result<T> {
+        let Some(process) = &mut self.process else { return std::future::pending().await };
+        while process.is_running() {
+            tokio::time::sleep(DEATH_POLL_INTERVAL).await;
+        }
+        anyhow::bail!("the executor has ended")
     }
 
     /// # Errors

@@ -237,10 +237,13 @@ impl Scenario {
         what: &str,
         is_it: impl Fn(OutcomeKind) -> bool,
     ) -> Result<Outcome> {
-        let Host { name, executor, .. } = &self.hosts[host];
+        let Host { name, executor, .. } = &mut self.hosts[host];
         let is_it = |outcome: &Outcome| outcome.host == *name && outcome.counter.0 == counter && is_it(outcome.kind);
         let what = format!("{what} of #{counter} on {name}");
-        let waited = self.outcomes.wait(&what, DEPLOY_LIMIT, is_it).await;
+        let waited = tokio::select! {
+            waited = self.outcomes.wait(&what, DEPLOY_LIMIT, is_it) => waited,
+            ended = executor.ends_by_itself() => ended,
+        };
         waited.with_context(|| format!("the executor's log:\n{}\n", executor.log()))
     }
 

@@ -171,20 +171,15 @@ fn span(scenario: &Scenario, host: &str, counter: u64) -> (u64, u64) {
 }
 
 #[tokio::test]
-async fn a_host_that_is_not_in_the_plan_is_left_alone() -> Result<()> {
-    let mut scenario = Scenario::without_hosts().await?;
-    for name in ["host-a", "host-b"] {
-        scenario.add_host(name, |_| {}).await?;
-    }
-    let v1 = scenario.push("v1", AppImage::version("v1")).await?;
-    let mut draft = scenario.draft(&Stack::app(&v1))?;
-    draft.event.data.plan.waves[0].hosts.retain(|host| host.as_str() == "host-a");
-    scenario.publish(&draft).await?;
-    assert_eq!(scenario.terminal(0, 1).await?.kind, OutcomeKind::DeploySucceeded);
-    // The next one is for both; had host-b taken the first it would have told.
-    scenario.succeed(&Stack::app(&v1)).await?;
-    assert!(scenario.outcomes.kinds("host-b", 1).is_empty(), "{:?}", scenario.outcomes.kinds("host-b", 1));
-    Ok(())
+async fn a_host_that_joins_later_takes_the_newest_release() -> Result<()> {
+    let mut scenario = Scenario::with_v1().await?;
+    let v2 = scenario.push("v2", AppImage::version("v2")).await?;
+    scenario.succeed(&Stack::app(&v2)).await?;
+    scenario.add_host("host-b", |_| {}).await?;
+    let outcome = scenario.terminal(1, 2).await?;
+    assert_eq!(outcome.kind, OutcomeKind::DeploySucceeded, "{outcome:#?}");
+    assert!(scenario.outcomes.kinds("host-b", 1).is_empty(), "it deployed a release of the past");
+    scenario.assert_serves("v2").await
 }
 
 #[tokio::test]
