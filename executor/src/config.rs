@@ -25,7 +25,7 @@ pub const DEFAULT_PATH: &str = "/etc/landfall/executor.toml";
 const DEFAULT_STATE_DIR: &str = "/var/lib/landfall";
 const KEEP_RELEASES_MAX: u64 = 100;
 const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
-const DEFAULT_LOG_FILTER: &str = "info,async_nats=warn";
+const DEFAULT_LOG_FILTER: &str = "info,async_nats=warn,sqlx=warn";
 /// Where Linux tells the machine's own name.
 const HOST_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 

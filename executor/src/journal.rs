@@ -310,13 +310,14 @@ impl Journal {
         rows.iter().map(rows::committed).collect()
     }
 
-    /// The oldest events that the bus has not been told yet.
-    pub async fn unpublished(&self, most: u32) -> Result<Vec<Unpublished>, JournalError> {
-        rows::unpublished(&self.pool, most).await
+    /// The oldest events after this position that the bus has not been told yet.
+    pub async fn unpublished(&self, after: i64, most: u32) -> Result<Vec<Unpublished>, JournalError> {
+        rows::unpublished(&self.pool, after, most).await
     }
 
+    /// The bus was told everything up to this position.
     pub async fn mark_published(&self, position: i64, now: Timestamp) -> Result<(), JournalError> {
-        sqlx::query("UPDATE outbox SET published_at = ? WHERE position = ?")
+        sqlx::query("UPDATE outbox SET published_at = ? WHERE published_at IS NULL AND position <= ?")
             .bind(now.as_millisecond())
             .bind(position)
             .execute(&self.pool)

@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::announce::Announcement;
+use crate::causes;
 use crate::intake::MessageId;
-use crate::journal::{Journal, JournalError, Unpublished};
+use crate::journal::{Journal, Unpublished};
 use crate::pace::{Backoff, Throttle};
 
 /// Events that are read from the journal at once.
@@ -47,21 +48,30 @@ impl OutboxBell {
 }
 
 pub struct Outbox<P> {
-    pub journal: Journal,
-    pub publisher: P,
-    pub bell: OutboxBell,
+    journal: Journal,
+    publisher: P,
+    bell: OutboxBell,
     /// Told which messages may be acknowledged.
-    pub settled: mpsc::UnboundedSender<MessageId>,
+    settled: mpsc::UnboundedSender<MessageId>,
+    /// Up to here everything is published.
+    published: i64,
+    /// Up to here the journal knows.
+    marked: i64,
 }
 
 impl<P: Publish> Outbox<P> {
+    pub fn new(journal: Journal, publisher: P, bell: OutboxBell, settled: mpsc::UnboundedSender<MessageId>) -> Self {
+        Self { journal, publisher, bell, settled, published: 0, marked: 0 }
+    }
+
     /// Works until `stop`; then publishes what is left, unless the bus is away.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         let mut trouble = Throttle::default();
         loop {
-            match self.publish_batch().await {
-                Ok(0) if stop.is_cancelled() => return,
+            let stopping = stop.is_cancelled();
+            match self.publish_batch(stopping).await {
+                Ok(0) if stopping => return,
                 Ok(0) => {
                     tokio::select! {
                         () = self.bell.filled.notified() => {}
@@ -80,7 +90,7 @@ impl<P: Publish> Outbox<P> {
                     if let Some(untold) = trouble.tell() {
                         warn!(error, untold, "cannot tell the bus what happened; it is kept and tried again");
                     }
-                    if stop.is_cancelled() {
+                    if stopping {
                         return;
                     }
                     tokio::select! {
@@ -93,25 +103,41 @@ impl<P: Publish> Outbox<P> {
     }
 
     /// How many were published. Stops at the first that was not, since order matters.
-    async fn publish_batch(&self) -> Result<usize, String> {
-        let shown = |error: JournalError| crate::causes(&error);
-        let batch = self.journal.unpublished(BATCH).await.map_err(shown)?;
-        let mut published = 0;
+    async fn publish_batch(&mut self, stopping: bool) -> Result<usize, String> {
+        let batch = self.journal.unpublished(self.published, BATCH).await.map_err(|error| causes(&error))?;
+        if batch.is_empty() && stopping {
+            self.mark().await?;
+        }
+        let mut count = 0;
         for Unpublished { position, announcement } in batch {
             match self.publisher.publish(&announcement).await {
                 Ok(()) => {}
                 // What was published counts, so that the waits begin anew.
-                Err(error) if published == 0 => return Err(error),
-                Err(_) => return Ok(published),
+                Err(error) if count == 0 => {
+                    self.mark().await?;
+                    return Err(error);
+                }
+                Err(_) => break,
             }
-            self.journal.mark_published(position, Timestamp::now()).await.map_err(shown)?;
-            published += 1;
+            self.published = position;
+            count += 1;
             if let Some(message) = announcement.settles {
+                self.mark().await?;
                 // Nobody listens any more only while the daemon ends; the message then comes once more.
                 let _ = self.settled.send(message);
             }
         }
-        Ok(published)
+        Ok(count)
+    }
+
+    /// Written when a deploy has ended and not after each event: a write costs the deploy some milliseconds, and an event that is published
+    /// again after a crash carries the same id.
+    async fn mark(&mut self) -> Result<(), String> {
+        if self.marked < self.published {
+            self.journal.mark_published(self.published, Timestamp::now()).await.map_err(|error| causes(&error))?;
+            self.marked = self.published;
+        }
+        Ok(())
     }
 }
 

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use landfall_deploy::{Input, Order};
 use landfall_schema::Timestamp;
-use landfall_schema::ids::{Counter, EventId, HostName};
 use landfall_schema::event::{CloudEvent, TYPE_PROMOTED};
+use landfall_schema::ids::{Counter, EventId, HostName};
 use landfall_schema::outcome::OutcomeKind;
 use landfall_schema::promotion::Promotion;
 use landfall_schema::subject::Subject;
@@ -66,10 +66,10 @@ pub(super) fn counter(row: &SqliteRow, column: &str) -> Result<Counter, JournalE
 }
 
 pub(super) fn committed(row: &SqliteRow) -> Result<Committed, JournalError> {
-    let promotion: Promotion =
-        serde_json::from_str(&text(row, "promotion")?).map_err(|error| unreadable(format!("a committed promotion: {error}")))?;
-    let bundle =
-        serde_json::from_str(&text(row, "bundle")?).map_err(|error| unreadable(format!("a committed bundle: {error}")))?;
+    let promotion: Promotion = serde_json::from_str(&text(row, "promotion")?)
+        .map_err(|error| unreadable(format!("a committed promotion: {error}")))?;
+    let bundle = serde_json::from_str(&text(row, "bundle")?)
+        .map_err(|error| unreadable(format!("a committed bundle: {error}")))?;
     Ok(Committed { counter: promotion.counter, release: promotion.release.clone(), promotion, bundle })
 }
 
@@ -129,7 +129,8 @@ pub(super) async fn unfinished(pool: &SqlitePool, host: &HostName) -> Result<Vec
     for row in &rows {
         let body: Vec<u8> = row.try_get("body").map_err(failed(what))?;
         // These bytes were verified before they were written.
-        let event = CloudEvent::<Promotion>::decode(&body, TYPE_PROMOTED).map_err(|error| unreadable(format!("a promotion: {error}")))?;
+        let event = CloudEvent::<Promotion>::decode(&body, TYPE_PROMOTED)
+            .map_err(|error| unreadable(format!("a promotion: {error}")))?;
         let taken = Taken {
             order: Order { host: host.clone(), id: event.id, promotion: event.data },
             message: MessageId::stored(text(row, "message")?),
@@ -155,19 +156,21 @@ async fn entries(pool: &SqlitePool, order: &Order) -> Result<Vec<(Timestamp, Inp
         .map_err(failed(what))?;
     rows.iter()
         .map(|row| {
-            let input = serde_json::from_str(&text(row, "input")?).map_err(|error| unreadable(format!("an input: {error}")))?;
+            let input =
+                serde_json::from_str(&text(row, "input")?).map_err(|error| unreadable(format!("an input: {error}")))?;
             let at = row.try_get("at").map_err(failed(what))?;
             Ok((Timestamp::from_millisecond(at).map_err(unreadable)?, input))
         })
         .collect()
 }
 
-pub(super) async fn unpublished(pool: &SqlitePool, most: u32) -> Result<Vec<Unpublished>, JournalError> {
+pub(super) async fn unpublished(pool: &SqlitePool, after: i64, most: u32) -> Result<Vec<Unpublished>, JournalError> {
     let what = "read the outbox";
     let rows = sqlx::query(
         "SELECT position, event_id, subject, body, signature, traceparent, settles FROM outbox \
-         WHERE published_at IS NULL ORDER BY position LIMIT ?",
+         WHERE published_at IS NULL AND position > ? ORDER BY position LIMIT ?",
     )
+    .bind(after)
     .bind(most)
     .fetch_all(pool)
     .await

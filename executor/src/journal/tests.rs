@@ -46,7 +46,10 @@ async fn a_deploy_is_remembered_across_restarts() {
     assert_eq!(unfinished[0].taken, taken);
     assert_eq!(unfinished[0].deploy_traceparent.as_deref(), Some("00-1-2-01"));
     assert_eq!(unfinished[0].entries, inputs.map(|input| (samples::now(), input)));
-    assert_eq!(journal.standing(&env(), &shop()).await.unwrap(), Some(Standing { counter: Counter(5), id: taken.order.id }));
+    assert_eq!(
+        journal.standing(&env(), &shop()).await.unwrap(),
+        Some(Standing { counter: Counter(5), id: taken.order.id })
+    );
     assert_eq!(journal.standing(&env(), &"blog".parse().unwrap()).await.unwrap(), None);
 }
 
@@ -58,14 +61,17 @@ async fn a_message_is_told_once_its_outcome_is_published() {
     journal.take(&taken, samples::now()).await.unwrap();
     assert_eq!(journal.handled(&taken.message).await.unwrap(), Some(Handled::UnderWay));
     let announcement = ended(5, Some(&taken));
-    journal.end(&taken.order, OutcomeKind::DeploySuperseded, std::slice::from_ref(&announcement), samples::now()).await.unwrap();
+    journal
+        .end(&taken.order, OutcomeKind::DeploySuperseded, std::slice::from_ref(&announcement), samples::now())
+        .await
+        .unwrap();
     assert_eq!(journal.handled(&taken.message).await.unwrap(), Some(Handled::UnderWay));
 
-    let waiting = journal.unpublished(10).await.unwrap();
+    let waiting = journal.unpublished(0, 10).await.unwrap();
     assert_eq!(waiting.iter().map(|waiting| &waiting.announcement).collect::<Vec<_>>(), [&announcement]);
     journal.mark_published(waiting[0].position, samples::now()).await.unwrap();
     assert_eq!(journal.handled(&taken.message).await.unwrap(), Some(Handled::Told));
-    assert!(journal.unpublished(10).await.unwrap().is_empty());
+    assert!(journal.unpublished(0, 10).await.unwrap().is_empty());
     assert!(journal.unfinished(&taken.order.host).await.unwrap().is_empty());
 }
 
@@ -80,7 +86,7 @@ async fn a_refusal_is_remembered() {
         let said = if first { &announcements[..] } else { &[] };
         journal.refuse(&taken.message, ReasonCode::Unsigned, said, samples::now()).await.unwrap();
     }
-    assert_eq!(journal.unpublished(10).await.unwrap().len(), 2);
+    assert_eq!(journal.unpublished(0, 10).await.unwrap().len(), 2);
     assert_eq!(journal.handled(&taken.message).await.unwrap(), Some(Handled::UnderWay));
     assert_eq!(journal.standing(&env(), &shop()).await.unwrap(), None, "what was not believed does not count");
 }
@@ -99,10 +105,15 @@ async fn a_step_is_written_whole_or_not_at_all() {
     journal.take(&taken, samples::now()).await.unwrap();
     let twice = ended(5, None);
     let announcements = [twice.clone(), twice];
-    let step =
-        Step { order: &taken.order, at: samples::now(), input: &Input::Begin, announcements: &announcements, terminal: None };
+    let step = Step {
+        order: &taken.order,
+        at: samples::now(),
+        input: &Input::Begin,
+        announcements: &announcements,
+        terminal: None,
+    };
     journal.record(step).await.unwrap_err();
-    assert!(journal.unpublished(10).await.unwrap().is_empty());
+    assert!(journal.unpublished(0, 10).await.unwrap().is_empty());
     assert!(journal.unfinished(&taken.order.host).await.unwrap()[0].entries.is_empty());
 }
 
@@ -127,12 +138,15 @@ async fn what_matters_is_never_pruned() {
         let taken = samples::taken(counter);
         journal.take(&taken, samples::now()).await.unwrap();
         if counter != 2 {
-            journal.end(&taken.order, OutcomeKind::DeploySuperseded, &[ended(counter, None)], samples::now()).await.unwrap();
+            journal
+                .end(&taken.order, OutcomeKind::DeploySuperseded, &[ended(counter, None)], samples::now())
+                .await
+                .unwrap();
         }
     }
     let much_later = samples::now() + Duration::from_secs(365 * 24 * 60 * 60);
     journal.prune(4, much_later).await.unwrap();
-    assert_eq!(journal.unpublished(100).await.unwrap().len(), 59);
+    assert_eq!(journal.unpublished(0, 100).await.unwrap().len(), 59);
     assert_eq!(journal.unfinished(&samples::order(2).host).await.unwrap().len(), 1);
     assert_eq!(journal.standing(&env(), &shop()).await.unwrap().unwrap().counter, Counter(60));
     assert_eq!(journal.handled(&samples::taken(1).message).await.unwrap(), None);

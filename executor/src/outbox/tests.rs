@@ -48,7 +48,7 @@ async fn everything_is_said_in_order_however_long_the_bus_is_away() {
     let (settled, mut settles) = mpsc::unbounded_channel();
     let bell = OutboxBell::default();
     let stop = CancellationToken::new();
-    let outbox = Outbox { journal: journal.clone(), publisher: bus.clone(), bell: bell.clone(), settled };
+    let outbox = Outbox::new(journal.clone(), bus.clone(), bell.clone(), settled);
     let running = tokio::spawn(outbox.run(stop.clone()));
 
     journal.announce(&announcements[50..], samples::now()).await.unwrap();
@@ -64,7 +64,7 @@ async fn everything_is_said_in_order_however_long_the_bus_is_away() {
     assert!(!bell.is_stalled());
     stop.cancel();
     timeout(LIMIT, running).await.unwrap().unwrap();
-    assert!(journal.unpublished(1).await.unwrap().is_empty());
+    assert!(journal.unpublished(0, 1).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -78,8 +78,8 @@ async fn at_the_end_what_is_left_is_said_unless_the_bus_is_away() {
         let stop = CancellationToken::new();
         journal.announce(&[announcement(1, None)], samples::now()).await.unwrap();
         stop.cancel();
-        let outbox = Outbox { journal: journal.clone(), publisher: bus, bell: OutboxBell::default(), settled };
+        let outbox = Outbox::new(journal.clone(), bus, OutboxBell::default(), settled);
         timeout(LIMIT, outbox.run(stop)).await.unwrap();
-        assert_eq!(journal.unpublished(10).await.unwrap().is_empty(), !away);
+        assert_eq!(journal.unpublished(0, 10).await.unwrap().is_empty(), !away);
     }
 }

@@ -165,7 +165,7 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
                     return Ok(Carried::Answered(result));
                 }
                 Some(progress) = progressed.recv() => {
-                    if told_at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL) {
+                    if progress.layers_total > 0 && told_at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL) {
                         told_at = Some(Instant::now());
                         self.progress(progress).await?;
                     }

@@ -143,7 +143,7 @@ impl Stage {
     }
 
     async fn outcomes(&self) -> Vec<Outcome> {
-        let waiting = self.shared.journal.unpublished(1000).await.unwrap();
+        let waiting = self.shared.journal.unpublished(0, 1000).await.unwrap();
         let decode = |body: &[u8]| CloudEvent::<Outcome>::decode_where(body, "an outcome", |_| true).unwrap().data;
         waiting.iter().map(|waiting| decode(&waiting.announcement.body)).collect()
     }
@@ -186,7 +186,7 @@ async fn a_good_release_is_committed_and_a_bad_one_rolled_back() {
     let settled: Vec<bool> = stage
         .shared
         .journal
-        .unpublished(1000)
+        .unpublished(0, 1000)
         .await
         .unwrap()
         .iter()
