@@ -87,8 +87,12 @@ impl Judge {
             return self.not_yet("the one-shot has not finished".to_owned());
         }
         match (&sample.health, &sample.probe) {
-            (Some(HealthState::Unhealthy), _) => Verdict::Failed("the container's own health check says unhealthy".to_owned()),
-            (Some(HealthState::Starting), _) => self.not_yet("the container's own health check has not passed".to_owned()),
+            (Some(HealthState::Unhealthy), _) => {
+                Verdict::Failed("the container's own health check says unhealthy".to_owned())
+            }
+            (Some(HealthState::Starting), _) => {
+                self.not_yet("the container's own health check has not passed".to_owned())
+            }
             (_, Some(Err(why))) => self.not_yet(why.clone()),
             (_, Some(Ok(()))) => self.pass(self.rules.passes),
             (Some(HealthState::Healthy), None) => self.pass(1),

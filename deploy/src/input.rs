@@ -31,16 +31,33 @@ use crate::effect::Effect;
 pub enum Evidence {
     Observed(Observed),
     /// `images` counts all of the stack, `already_here` those of them that were not fetched.
-    Pulled { images: u32, already_here: u32, bytes: u64 },
-    BackedUp { by: Vec<String> },
-    Migrated { applied: Vec<AppliedMigration> },
+    Pulled {
+        images: u32,
+        already_here: u32,
+        bytes: u64,
+    },
+    BackedUp {
+        by: Vec<String>,
+    },
+    Migrated {
+        applied: Vec<AppliedMigration>,
+    },
     /// Services whose containers were made anew.
-    Updated { changed: Vec<String> },
+    Updated {
+        changed: Vec<String>,
+    },
     /// What runs, as the engine says: per service the digest that its image is known by.
-    Running { services: BTreeMap<ServiceName, Digest>, restarts: u32 },
-    Smoked { passed: u32 },
+    Running {
+        services: BTreeMap<ServiceName, Digest>,
+        restarts: u32,
+    },
+    Smoked {
+        passed: u32,
+    },
     Baked,
-    Committed { images_removed: u32 },
+    Committed {
+        images_removed: u32,
+    },
     /// The former release's containers were started (or, with no former one, the stack is down).
     Restored,
 }

@@ -134,10 +134,14 @@ impl Machine {
         match (self.phase.clone(), input) {
             (Phase::New, Input::Begin) => self.begin(now),
 
-            (Phase::Doing(doing), Input::Finished { effect, evidence }) if doing == effect && fits(effect, &evidence) => {
+            (Phase::Doing(doing), Input::Finished { effect, evidence })
+                if doing == effect && fits(effect, &evidence) =>
+            {
                 self.advance(effect, evidence, now);
             }
-            (Phase::Doing(doing), Input::Failed { effect, reason }) if doing == effect => self.fail(effect, reason, now),
+            (Phase::Doing(doing), Input::Failed { effect, reason }) if doing == effect => {
+                self.fail(effect, reason, now)
+            }
 
             (Phase::RollingBack { effect: doing, cause }, Input::Finished { effect, evidence })
                 if doing == effect && fits(effect, &evidence) =>
@@ -155,7 +159,10 @@ impl Machine {
 
             // Before the migration a newer promotion takes over at once; after it this one is finished first.
             (Phase::Doing(Effect::Observe | Effect::Pull | Effect::Backup), Input::Superseded { by }) => {
-                let reason = Reason::new(ReasonCode::Superseded, format!("promotion {by} came before this one touched anything"));
+                let reason = Reason::new(
+                    ReasonCode::Superseded,
+                    format!("promotion {by} came before this one touched anything"),
+                );
                 self.end(OutcomeKind::DeploySuperseded, Some(reason), now);
             }
             (Phase::Doing(_) | Phase::RollingBack { .. }, Input::Superseded { .. }) => {}
@@ -177,8 +184,8 @@ impl Machine {
 
     fn start(&mut self, effect: Effect, now: Timestamp) {
         self.phase = Phase::Doing(effect);
-        if let Some((kind, message)) = report::started(effect) {
-            self.say(kind, message.to_owned(), |_| {});
+        if let Some(kind) = report::started_kind(effect) {
+            self.say(kind, String::new(), |_| {});
         }
         self.offer(effect, now);
     }
@@ -273,7 +280,9 @@ impl Machine {
             });
         }
         match effect {
-            Effect::Observe if report::is_refusal(reason.code) => self.end(OutcomeKind::DeployRefused, Some(reason), now),
+            Effect::Observe if report::is_refusal(reason.code) => {
+                self.end(OutcomeKind::DeployRefused, Some(reason), now)
+            }
             Effect::Observe | Effect::Pull | Effect::Backup | Effect::Migrate => {
                 self.end(OutcomeKind::DeployFailed, Some(reason), now);
             }
@@ -324,6 +333,8 @@ impl Machine {
             outcome.duration_ms = Some(took_ms);
             outcome.reason = Some(trouble.clone());
         });
+        // What runs now is not known for sure, so nothing is claimed.
+        self.running.clear();
         let reason = Reason {
             code: ReasonCode::RollbackFailed,
             message: format!("{}; then the rollback failed: {}", cause.message, trouble.message),
@@ -402,7 +413,8 @@ fn fits(effect: Effect, evidence: &Evidence) -> bool {
 }
 
 fn wrong_digest(service: &ServiceName, promised: Option<&Digest>, found: Option<&Digest>) -> Reason {
-    let show = |digest: Option<&Digest>| digest.map_or("nothing".to_owned(), |digest| format!("sha256:{}…", digest.short()));
+    let show =
+        |digest: Option<&Digest>| digest.map_or("nothing".to_owned(), |digest| format!("sha256:{}…", digest.short()));
     let message = format!("{service} runs {}, promised was {}", show(found), show(promised));
     Reason::new(ReasonCode::WrongDigestRunning, message)
         .hint("look at the host with `docker compose ps`: something beside Landfall changes this stack")

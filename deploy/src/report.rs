@@ -11,7 +11,10 @@ use crate::order::Order;
 pub(crate) fn accepted(order: &Order) -> String {
     let promotion = &order.promotion;
     match promotion.intent {
-        Intent::Promote => format!("{} {} as promotion {}, by {}", promotion.app, promotion.release, promotion.counter, promotion.author),
+        Intent::Promote => format!(
+            "{} {} as promotion {}, by {}",
+            promotion.app, promotion.release, promotion.counter, promotion.author
+        ),
         Intent::Rollback { to } => format!(
             "{} back to {} (promotion {to}) as promotion {}, by {}",
             promotion.app, promotion.release, promotion.counter, promotion.author
@@ -19,14 +22,15 @@ pub(crate) fn accepted(order: &Order) -> String {
     }
 }
 
-pub(crate) fn started(effect: Effect) -> Option<(OutcomeKind, &'static str)> {
+/// Steps that say that they begin; what they are about to do stands in the kind.
+pub(crate) fn started_kind(effect: Effect) -> Option<OutcomeKind> {
     match effect {
-        Effect::Backup => Some((OutcomeKind::BackupStarted, "backing up before the migration")),
-        Effect::Migrate => Some((OutcomeKind::MigrationStarted, "migrating")),
-        Effect::Update => Some((OutcomeKind::StackUpdating, "replacing containers")),
-        Effect::Prove => Some((OutcomeKind::ReadinessProbing, "waiting until every service is ready")),
-        Effect::Smoke => Some((OutcomeKind::SmokeStarted, "smoke tests")),
-        Effect::Bake => Some((OutcomeKind::BakeStarted, "watching the release before it is committed")),
+        Effect::Backup => Some(OutcomeKind::BackupStarted),
+        Effect::Migrate => Some(OutcomeKind::MigrationStarted),
+        Effect::Update => Some(OutcomeKind::StackUpdating),
+        Effect::Prove => Some(OutcomeKind::ReadinessProbing),
+        Effect::Smoke => Some(OutcomeKind::SmokeStarted),
+        Effect::Bake => Some(OutcomeKind::BakeStarted),
         Effect::Observe | Effect::Pull | Effect::Commit | Effect::Restore | Effect::ProveFormer => None,
     }
 }
@@ -68,11 +72,10 @@ pub(crate) fn finished(evidence: &Evidence) -> String {
         Evidence::Pulled { images, already_here, .. } if images == already_here => {
             format!("{} already here", plural(u64::from(*images), "image"))
         }
-        Evidence::Pulled { images, already_here, bytes } => format!(
-            "{} pulled ({:.1} MB), {already_here} already here",
-            plural(u64::from(images.saturating_sub(*already_here)), "image"),
-            *bytes as f64 / 1e6
-        ),
+        Evidence::Pulled { images, already_here, bytes } => {
+            let pulled = format!("{} pulled, {}", plural(u64::from(images - already_here), "image"), size(*bytes));
+            if *already_here == 0 { pulled } else { format!("{pulled}; {already_here} already here") }
+        }
         Evidence::BackedUp { by } => format!("backed up by {}", by.join(", ")),
         Evidence::Migrated { applied } if applied.is_empty() => "no new migration".to_owned(),
         Evidence::Migrated { applied } => {
@@ -81,24 +84,25 @@ pub(crate) fn finished(evidence: &Evidence) -> String {
         }
         Evidence::Updated { changed } if changed.is_empty() => "nothing to replace".to_owned(),
         Evidence::Updated { changed } => format!("replaced {}", changed.join(", ")),
-        Evidence::Running { services, .. } => format!("{} ready, with the promised digests", plural(services.len() as u64, "service")),
+        Evidence::Running { services, .. } => {
+            format!("{} ready, with the promised digests", plural(services.len() as u64, "service"))
+        }
         Evidence::Smoked { passed } => format!("{} passed", plural(u64::from(*passed), "smoke test")),
         Evidence::Baked => "stayed healthy".to_owned(),
-        Evidence::Committed { images_removed: 0 } => "committed".to_owned(),
-        Evidence::Committed { images_removed } => format!("committed; {} removed", plural(u64::from(*images_removed), "old image")),
+        Evidence::Committed { images_removed: 0 } => "rollbacks come back to it from now on".to_owned(),
+        Evidence::Committed { images_removed } => {
+            format!(
+                "rollbacks come back to it from now on; {} removed",
+                plural(u64::from(*images_removed), "old image")
+            )
+        }
         Evidence::Restored => "restored".to_owned(),
     }
 }
 
 pub(crate) fn progress(progress: &Progress) -> String {
-    format!(
-        "{}: {} of {} layers, {:.1} of {:.1} MB",
-        progress.service,
-        progress.layers_done,
-        progress.layers_total,
-        progress.bytes_done as f64 / 1e6,
-        progress.bytes_total as f64 / 1e6
-    )
+    let Progress { service, layers_done, layers_total, bytes_done, bytes_total } = progress;
+    format!("{service}: {layers_done} of {layers_total} layers, {} of {}", size(*bytes_done), size(*bytes_total))
 }
 
 pub(crate) fn turning_back(observed: Option<&Observed>, cause: &Reason) -> String {
@@ -140,7 +144,11 @@ pub(crate) fn stuck_hint(order: &Order) -> String {
 pub(crate) fn is_refusal(code: ReasonCode) -> bool {
     matches!(
         code,
-        ReasonCode::PolicyViolation | ReasonCode::BundleDigest | ReasonCode::Expired | ReasonCode::StaleCounter | ReasonCode::Malformed
+        ReasonCode::PolicyViolation
+            | ReasonCode::BundleDigest
+            | ReasonCode::Expired
+            | ReasonCode::StaleCounter
+            | ReasonCode::Malformed
     )
 }
 
@@ -160,4 +168,11 @@ fn former_name(observed: Option<&Observed>) -> String {
 
 fn plural(count: u64, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..100_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
 }

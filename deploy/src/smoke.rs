@@ -10,11 +10,15 @@ const SHOWN_MAX_CHARS: usize = 200;
 pub fn judge_http(expect: &Expectation, status: u16, body: &str) -> Result<(), String> {
     match expect.status {
         Some(wanted) if wanted != status => return Err(format!("answered {status}, expected {wanted}{}", shown(body))),
-        None if !(200..300).contains(&status) => return Err(format!("answered {status}, expected 200 to 299{}", shown(body))),
+        None if !(200..300).contains(&status) => {
+            return Err(format!("answered {status}, expected 200 to 299{}", shown(body)));
+        }
         _ => {}
     }
     match &expect.body {
-        Some(wanted) if !body.contains(wanted.as_str()) => Err(format!("the body does not contain {wanted:?}{}", shown(body))),
+        Some(wanted) if !body.contains(wanted.as_str()) => {
+            Err(format!("the body does not contain {wanted:?}{}", shown(body)))
+        }
         _ => Ok(()),
     }
 }
@@ -36,6 +40,9 @@ mod tests {
         let exact = Expectation { status: Some(404), body: Some("gone".to_owned()) };
         assert_eq!(judge_http(&exact, 404, "it is gone"), Ok(()));
         assert_eq!(judge_http(&exact, 200, ""), Err("answered 200, expected 404".to_owned()));
-        assert_eq!(judge_http(&exact, 404, "here"), Err("the body does not contain \"gone\"; it said: here".to_owned()));
+        assert_eq!(
+            judge_http(&exact, 404, "here"),
+            Err("the body does not contain \"gone\"; it said: here".to_owned())
+        );
     }
 }

@@ -19,7 +19,8 @@ use landfall_schema::promotion::{BundleRef, Intent, PinnedImage, Promotion, Roll
 #[test]
 fn scenarios() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
-    let mut files: Vec<_> = std::fs::read_dir(folder).expect("scenarios").map(|entry| entry.expect("entry").path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).expect("scenarios").map(|entry| entry.expect("entry").path()).collect();
     files.sort();
     assert!(!files.is_empty());
     for file in files {
@@ -101,7 +102,11 @@ impl Run {
                 let effect: Effect = serde_json::from_value(rest.into()).expect("an effect");
                 let input = Input::Finished { effect, evidence: self.evidence(effect) };
                 let error = self.machine.handle(input, self.now).expect_err("illegal");
-                let _ = writeln!(self.out, "! {}", error.to_string().split(" does not fit").last().unwrap_or_default().trim());
+                let _ = writeln!(
+                    self.out,
+                    "! {}",
+                    error.to_string().split(" does not fit").last().unwrap_or_default().trim()
+                );
             }
             other => panic!("unknown line {other:?}"),
         }
@@ -142,7 +147,11 @@ impl Run {
             Effect::Pull => Evidence::Pulled { images: 1, already_here: 0, bytes: 1_500_000 },
             Effect::Backup => Evidence::BackedUp { by: vec!["db".to_owned()] },
             Effect::Migrate => Evidence::Migrated {
-                applied: vec![AppliedMigration { database: "shop".into(), description: "2 add orders note".into(), duration_ms: 12 }],
+                applied: vec![AppliedMigration {
+                    database: "shop".into(),
+                    description: "2 add orders note".into(),
+                    duration_ms: 12,
+                }],
             },
             Effect::Update => Evidence::Updated { changed: vec!["app".to_owned()] },
             Effect::Prove => running(&self.setting.release),
@@ -215,7 +224,11 @@ fn order(release: &str, bake_ms: u64) -> Order {
             intent: Intent::Promote,
             images: BTreeMap::from([(
                 app(),
-                PinnedImage { repository: "registry/shop".into(), digest: digest(&release[1..]), tag: Some(release.to_owned()) },
+                PinnedImage {
+                    repository: "registry/shop".into(),
+                    digest: digest(&release[1..]),
+                    tag: Some(release.to_owned()),
+                },
             )]),
             variables: BTreeMap::new(),
             bundle: BundleRef { digest: digest("0"), bytes: 1 },

@@ -13,7 +13,7 @@ use bollard::query_parameters::{
 };
 use futures_util::StreamExt;
 use landfall_schema::ids::ServiceName;
-use landfall_schema::outcome::{LOG_TAIL_MAX_LINES, LogTail, Reason, ReasonCode};
+use landfall_schema::outcome::{LogTail, Reason, ReasonCode};
 
 use super::logs;
 use super::redact::Redactor;
@@ -26,6 +26,8 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const LOGS_TIMEOUT: Duration = Duration::from_secs(4);
 /// The client's own limit, above every deadline that is set here; it counts whole seconds until the first byte.
 const CLIENT_TIMEOUT_S: u64 = 24 * 60 * 60;
+/// Lines that are read of a log; more than are shown, since repeated ones are shown once.
+const LOG_READ_MAX_LINES: usize = 200;
 /// Most bytes of output that are read from one run or log.
 pub(crate) const OUTPUT_MAX_BYTES: usize = 256 * 1024;
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
@@ -209,7 +211,7 @@ impl Engine {
         source: &str,
         redactor: &Redactor,
     ) -> LogTail {
-        let text = match tokio::time::timeout(LOGS_TIMEOUT, self.output(docker, container, LOG_TAIL_MAX_LINES)).await {
+        let text = match tokio::time::timeout(LOGS_TIMEOUT, self.output(docker, container, LOG_READ_MAX_LINES)).await {
             Ok(Ok(text)) => text,
             Ok(Err(error)) => format!("(the log cannot be read: {error})"),
             Err(_) => "(the log cannot be read in time)".to_owned(),

@@ -4,18 +4,29 @@ use landfall_schema::outcome::{LOG_LINE_MAX_BYTES, LOG_TAIL_MAX_LINES, LogTail};
 
 use super::redact::Redactor;
 
-/// The last lines of `text`.
+/// The last lines of `text`; a line that repeats itself stands once, with how often, so that what came before it is seen as well.
 pub(crate) fn tail(source: &str, text: &str, redactor: &Redactor) -> LogTail {
     let text = redactor.clean(text);
-    let mut lines: Vec<String> =
-        text.lines().rev().map(shorten).filter(|line| !line.is_empty()).take(LOG_TAIL_MAX_LINES).collect();
-    lines.reverse();
+    let mut runs: Vec<(String, usize)> = Vec::new();
+    for line in text.lines().rev().map(shorten).filter(|line| !line.is_empty()) {
+        match runs.last_mut() {
+            Some((last, count)) if *last == line => *count += 1,
+            _ if runs.len() == LOG_TAIL_MAX_LINES => break,
+            _ => runs.push((line, 1)),
+        }
+    }
+    let lines = runs.into_iter().rev().map(|(line, count)| repeated(line, count)).collect();
     LogTail { source: source.to_owned(), lines }
+}
+
+fn repeated(line: String, count: usize) -> String {
+    if count == 1 { line } else { format!("{line} ({count} times)") }
 }
 
 /// The last line that says something, for a one-line message.
 pub(crate) fn last_line(text: &str, redactor: &Redactor) -> Option<String> {
-    tail("", text, redactor).lines.pop()
+    let text = redactor.clean(text);
+    text.lines().rev().map(shorten).find(|line| !line.is_empty())
 }
 
 fn shorten(line: &str) -> String {
@@ -62,6 +73,8 @@ mod tests {
         assert_eq!(tail.lines.len(), LOG_TAIL_MAX_LINES);
         assert_eq!(tail.lines.first().map(String::as_str), Some("line 10"));
         assert_eq!(tail.lines.last().map(String::as_str), Some("line 29"));
+        let repeating = super::tail("app", "fatal: no template\nGET: 503\nGET: 503\nGET: 503\n", &Redactor::default());
+        assert_eq!(repeating.lines, ["fatal: no template", "GET: 503 (3 times)"]);
         let long = super::tail("app", &"ä".repeat(1_000), &Redactor::default());
         assert!(long.lines[0].len() <= LOG_LINE_MAX_BYTES && long.lines[0].ends_with('…'));
     }
