@@ -22,6 +22,7 @@ use clap::Args;
 use landfall_schema::layout::BUNDLE_MAX_BYTES;
 use serde::Serialize;
 
+use crate::compose::DEFAULT_FILES;
 use crate::error::{CliError, ExitCode};
 use crate::lint::problem::{Problem, ProblemView, Severity, render};
 use crate::lint::sheets::Sheets;
@@ -29,18 +30,13 @@ use crate::session::Session;
 
 #[derive(Debug, Args)]
 pub struct LintArgs {
-    /// Compose files, later ones override earlier ones; `-` is standard input. Default: the ones that Compose would take here
+    /// Compose files, later ones override earlier ones; `-` is standard input. Default: the one that promote would take here
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Warnings count as errors
     #[arg(long)]
     pub strict: bool,
 }
-
-/// The names that Compose looks for, in its order, and what it adds to each.
-const DEFAULT_FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
-const DEFAULT_OVERRIDES: [&str; 4] =
-    ["compose.override.yaml", "compose.override.yml", "docker-compose.override.yml", "docker-compose.override.yaml"];
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
@@ -52,7 +48,7 @@ struct Report<'a> {
 
 pub async fn run(args: LintArgs, cli: &Session) -> Result<ExitCode, CliError> {
     let paths = if args.files.is_empty() { default_files(Path::new("."))? } else { args.files };
-    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+    let names: Vec<String> = paths.iter().map(|path| shown_name(path)).collect();
     let texts = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let problems = check(&texts.iter().map(String::as_str).collect::<Vec<_>>());
 
@@ -101,8 +97,12 @@ fn summary(names: &str, errors: usize, warnings: usize) -> String {
     }
 }
 
+fn shown_name(path: &Path) -> String {
+    if path == Path::new("-") { "<stdin>".to_owned() } else { path.display().to_string() }
+}
+
 fn read(path: &Path) -> Result<String, CliError> {
-    let name = path.display();
+    let name = shown_name(path);
     let failed = |error: &std::io::Error| {
         CliError::new(format!("cannot read the compose file {name}")).because(error).hint("name it: landfall lint FILE")
     };
@@ -121,13 +121,13 @@ fn read(path: &Path) -> Result<String, CliError> {
         .map_err(|error| CliError::new(format!("{name} is not UTF-8 text")).because(&error.utf8_error()))
 }
 
-/// The files that `docker compose` would take in this directory.
+/// The file that `landfall promote` would take in this directory.
 fn default_files(directory: &Path) -> Result<Vec<PathBuf>, CliError> {
-    let first = |names: &[&str]| names.iter().map(|name| directory.join(name)).find(|path| path.is_file());
-    let tidy = |path: PathBuf| path.strip_prefix(".").map(Path::to_owned).unwrap_or(path);
-    let Some(main) = first(&DEFAULT_FILES) else {
-        let tried = DEFAULT_FILES.join(", ");
-        return Err(CliError::new(format!("there is no compose file here; tried {tried}")).hint("landfall lint FILE"));
-    };
-    Ok([Some(main), first(&DEFAULT_OVERRIDES)].into_iter().flatten().map(tidy).collect())
+    match DEFAULT_FILES.iter().find(|name| directory.join(name).is_file()) {
+        Some(name) => Ok(vec![PathBuf::from(name)]),
+        None => {
+            let message = format!("there is no compose file here; tried {}", DEFAULT_FILES.join(", "));
+            Err(CliError::new(message).hint("landfall lint FILE"))
+        }
+    }
 }

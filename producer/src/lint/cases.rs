@@ -11,27 +11,39 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::lint::{check, problem::render};
+use crate::compose::Stack;
+use crate::lint::check;
+use crate::lint::problem::{Problem, Severity, render};
 
 const EXPECT: &str = "=== expect\n";
 
-fn judged(input: &str) -> String {
-    let mut names = Vec::new();
-    let mut texts: Vec<String> = Vec::new();
+/// Names and texts of a case's files.
+fn files(input: &str) -> Vec<(&str, String)> {
+    let mut files: Vec<(&str, String)> = Vec::new();
     for line in input.split_inclusive('\n') {
         match line.strip_prefix("--- ") {
-            Some(name) => {
-                names.push(name.trim_end());
-                texts.push(String::new());
-            }
-            None => texts.last_mut().expect("a case begins with --- and a file's name").push_str(line),
+            Some(name) => files.push((name.trim_end(), String::new())),
+            None => files.last_mut().expect("a case begins with --- and a file's name").1.push_str(line),
         }
     }
-    let problems = check(&texts.iter().map(String::as_str).collect::<Vec<_>>());
-    let shown: Vec<String> =
-        problems.iter().map(|problem| render(problem, names[problem.file], &texts[problem.file])).collect();
+    files
+}
+
+fn found(files: &[(&str, String)]) -> Vec<Problem> {
+    check(&files.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>())
+}
+
+fn judged(input: &str) -> String {
+    let files = files(input);
+    let shown: Vec<String> = found(&files)
+        .iter()
+        .map(|problem| {
+            let (name, text) = &files[problem.file];
+            render(problem, name, text)
+        })
+        .collect();
     if shown.is_empty() { "nothing\n".to_owned() } else { plain(&shown.join("\n")) }
 }
 
@@ -45,12 +57,17 @@ fn plain(text: &str) -> String {
     plain
 }
 
-#[test]
-fn cases() {
+fn paths() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lint/cases");
     let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(paths.len() > 10);
+    paths
+}
+
+#[test]
+fn cases() {
+    let paths = paths();
     let mut wrong = Vec::new();
     for path in paths {
         let case = fs::read_to_string(&path).unwrap();
@@ -63,6 +80,20 @@ fn cases() {
         }
     }
     assert!(wrong.is_empty(), "{} cases differ; this was found:\n\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// Whoever has linted in peace must not meet an error about the same files when promoting.
+#[test]
+fn promote_reads_what_lint_passes() {
+    for path in paths() {
+        let case = fs::read_to_string(&path).unwrap();
+        let files = files(case.split_once(EXPECT).unwrap_or((&case, "")).0);
+        if found(&files).iter().all(|problem| problem.severity == Severity::Warning) {
+            let files = files.into_iter().map(|(name, text)| (PathBuf::from(name), text)).collect();
+            let read = Stack::parse(files);
+            assert!(read.is_ok(), "{}: {}", path.display(), read.unwrap_err());
+        }
+    }
 }
 
 /// Whatever the text, lint answers, and never with a place outside it.

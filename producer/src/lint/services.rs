@@ -51,14 +51,14 @@ fn what_does_not_travel(sheets: &Sheets, problems: &mut Vec<Problem>) {
     for (file, include) in sheets.top("include") {
         let message = "included files do not travel with the promotion; the hosts do not have them";
         let hint = "name all files: landfall promote --file a.yml --file b.yml";
-        problems.push(Problem::warning(file, include.key_at, "include", message).hint(hint));
+        problems.push(Problem::error(file, include.key_at, "include", message).hint(hint));
     }
     for name in sheets.services.keys() {
         if let Some((file, node)) = sheets.extends_file(name) {
             let message =
                 format!("`{name}` extends a service of another file, which does not travel with the promotion");
             let hint = "put the base service into this file, or use a YAML anchor";
-            problems.push(Problem::warning(file, node.at, "extends-file", message).hint(hint));
+            problems.push(Problem::error(file, node.at, "extends-file", message).hint(hint));
         }
     }
 }
