@@ -10,6 +10,10 @@ use landfall_schema::promotion::Promotion;
 use crate::error::ExitCode;
 use crate::output;
 
+/// The steps of a deploy by noun, in their order; `release` is the check before anything is touched.
+pub const STEPS: [&str; 11] =
+    ["release", "image", "backup", "migration", "stack", "readiness", "smoke", "traffic", "bake", "commit", "rollback"];
+
 /// One promotion and what every host of its plan made of it.
 #[derive(Debug, Clone)]
 pub struct RolloutView {
@@ -109,15 +113,10 @@ impl RolloutView {
 
     /// Header and rows of the table that ends a rollout: outcome, time per step, total.
     pub fn summary(&self) -> (Vec<String>, Vec<Vec<String>>) {
-        let mut nouns: Vec<&'static str> = Vec::new();
-        for step in self.hosts.values().flat_map(|view| &view.steps) {
-            if !nouns.contains(&step.noun) && step.duration_ms.is_some() {
-                nouns.push(step.noun);
-            }
-        }
-        nouns.sort_by_key(|noun| OutcomeKind::ALL.iter().position(|kind| kind.noun() == *noun));
+        let nouns: Vec<&str> =
+            STEPS.into_iter().filter(|noun| self.hosts.values().any(|view| view.time_of(noun).is_some())).collect();
         let mut header = vec!["host".to_owned(), "outcome".to_owned()];
-        header.extend(nouns.iter().map(|&noun| noun.to_owned()));
+        header.extend(nouns.iter().map(|&noun| if noun == "release" { "verify".to_owned() } else { noun.to_owned() }));
         header.push("total".to_owned());
         let rows = self.hosts.iter().map(|(host, view)| {
             let mut row = vec![host.to_string(), view.word()];
@@ -182,7 +181,9 @@ impl HostView {
     }
 
     fn note_step(&mut self, outcome: &Outcome) {
-        let (noun, failed) = (outcome.kind.noun(), outcome.kind.is_failure());
+        let failed = outcome.kind.is_failure();
+        // The subject says `release.committed`, but it is a step of its own.
+        let noun = if outcome.kind == OutcomeKind::ReleaseCommitted { "commit" } else { outcome.kind.noun() };
         if outcome.duration_ms.is_none() && !failed {
             return;
         }

@@ -12,12 +12,10 @@ use super::lines::Reasons;
 use super::{Narrator, words};
 use crate::error::CliError;
 use crate::output;
-use crate::rollout::RolloutView;
+use crate::rollout::{RolloutView, STEPS};
 
 /// How often the elapsed time moves.
 const TICK_INTERVAL: Duration = Duration::from_millis(100);
-/// The steps of a deploy, for the bar's length.
-const STEPS: [&str; 8] = ["release", "image", "backup", "migration", "stack", "readiness", "smoke", "bake"];
 const TEMPLATE: &str = "{prefix} {bar:16} {elapsed:>4} {wide_msg}";
 
 pub(super) struct Bars {

@@ -11,25 +11,42 @@ pub fn line(outcome: &Outcome) -> Option<String> {
     if outcome.kind == OutcomeKind::ImagePulling {
         return None;
     }
-    let mut text = format!("{}: {}", outcome.host, phrase(outcome.kind));
+    let phrase = phrase(outcome.kind);
+    let mut text = format!("{}: {phrase}", outcome.host);
     if let Some(milliseconds) = outcome.duration_ms {
         let word = if outcome.kind.is_failure() { "after" } else { "in" };
         text.push_str(&format!(" {word} {}", duration(milliseconds)));
     }
-    if !outcome.message.is_empty() {
-        text.push_str(&format!(": {}", outcome.message));
+    let message = told(outcome);
+    if !message.is_empty() && message != phrase {
+        text.push_str(&format!(": {message}"));
     }
     Some(text)
+}
+
+/// The message; at the end of a deploy without the reason, which the failed step has told.
+fn told(outcome: &Outcome) -> &str {
+    let message = outcome.message.as_str();
+    match &outcome.reason {
+        Some(reason) if outcome.kind.is_terminal() => {
+            message.strip_suffix(reason.message.as_str()).map_or(message, |rest| rest.trim_end_matches([':', ' ']))
+        }
+        _ => message,
+    }
 }
 
 /// What belongs below a failure: the reason where the line did not say it, the hint, the last log lines.
 pub fn details(outcome: &Outcome, reason: &Reason) -> Vec<String> {
     let mut lines = Vec::new();
-    if !outcome.message.contains(&reason.message) {
+    if !told(outcome).contains(&reason.message) {
         lines.push(format!("  because: {}", reason.message));
     }
     for tail in &reason.logs {
-        lines.extend(tail.lines.iter().map(|line| format!("  {} | {}", tail.source, printable(line))));
+        // Health checks fill logs with one line over and over.
+        for same in tail.lines.chunk_by(|one, next| one == next) {
+            let times = if same.len() > 1 { format!("  ({} times)", same.len()) } else { String::new() };
+            lines.extend(same.first().map(|line| format!("  {} | {}{times}", tail.source, printable(line))));
+        }
     }
     if let Some(hint) = &reason.hint {
         lines.push(format!("  hint: {hint}"));
@@ -84,9 +101,9 @@ pub fn phrase(kind: OutcomeKind) -> &'static str {
         OutcomeKind::ReadinessProbing => "probing",
         OutcomeKind::ReadinessHealthy => "healthy",
         OutcomeKind::ReadinessFailed => "not ready",
-        OutcomeKind::SmokeStarted => "smoke testing",
-        OutcomeKind::SmokePassed => "smoke tests passed",
-        OutcomeKind::SmokeFailed => "smoke test failed",
+        OutcomeKind::SmokeStarted => "smoke tests",
+        OutcomeKind::SmokePassed => "smoke passed",
+        OutcomeKind::SmokeFailed => "smoke failed",
         OutcomeKind::TrafficSwitched => "traffic switched",
         OutcomeKind::BakeStarted => "baking",
         OutcomeKind::BakePassed => "baked",
@@ -129,14 +146,15 @@ mod tests {
         let mut failed = golden(include_bytes!("../../../schema/golden/dev.landfall.readiness.failed.v1.json"));
         let mut reason = failed.reason.take().unwrap();
         reason.message = "app answered 503".to_owned();
-        reason.logs[0].lines = vec!["\u{1b}[31mbroken".to_owned()];
+        reason.logs[0].lines = ["\u{1b}[31mbroken", "same", "same"].map(str::to_owned).to_vec();
         let expect = [
             "  because: app answered 503",
             "  app | \u{fffd}[31mbroken",
+            "  app | same  (2 times)",
             "  hint: landfall history shop --env staging",
         ];
         assert_eq!(details(&failed, &reason), expect);
         failed.message = "not ready: app answered 503".to_owned();
-        assert_eq!(details(&failed, &reason).len(), 2);
+        assert_eq!(details(&failed, &reason).len(), 3);
     }
 }

@@ -49,7 +49,7 @@ pub enum SelectError {
     #[error("{place}: the image of service {service} cannot be filled in")]
     Interpolation { place: Place, service: ServiceName, source: InterpolationError },
     #[error("{place}: the image of service {service} is not usable")]
-    Image { place: Place, service: ServiceName, source: ImageError },
+    Image { place: Place, service: ServiceName, source: Box<ImageError> },
 }
 
 impl From<SelectError> for CliError {
@@ -146,7 +146,7 @@ fn from_compose(
     let image = filled.text.trim().parse().map_err(|source| SelectError::Image {
         place: place.clone(),
         service: service_name,
-        source,
+        source: Box::new(source),
     })?;
     Ok((image, filled))
 }

@@ -109,12 +109,14 @@ fn the_summary_has_a_column_per_step_in_their_order() {
             "b migration.applied 300",
             "b image.pulled 900",
             "b image.pulled 950",
+            "b release.verified 100",
+            "b release.committed 50",
             "b deploy.succeeded 4000",
         ],
     );
     let (header, rows) = view.summary();
-    assert_eq!(header, ["host", "outcome", "image", "migration", "readiness", "total"]);
-    assert_eq!(rows[0], ["a", "rolled_back", "0.8 s", "-", "12 s", "20 s"]);
-    assert_eq!(rows[1], ["b", "succeeded", "0.9 s", "0.3 s", "-", "4.0 s"]);
+    assert_eq!(header, ["host", "outcome", "verify", "image", "migration", "readiness", "commit", "total"]);
+    assert_eq!(rows[0], ["a", "rolled_back", "-", "0.8 s", "-", "12 s", "-", "20 s"]);
+    assert_eq!(rows[1], ["b", "succeeded", "0.1 s", "0.9 s", "0.3 s", "-", "0.1 s", "4.0 s"]);
     assert_eq!(view.hosts.values().next().unwrap().failure.as_ref().unwrap().message, "it broke");
 }
