@@ -72,13 +72,11 @@ impl Hands {
         let ended = tokio::time::timeout_at(until, self.exit_code(&container)).await;
         let tail =
             self.engine.log_tail(&docker, &container, &format!("{} ({})", shot.service, shot.step), redactor).await;
+        if !(shot.resumes && matches!(ended, Ok(Ok(_)))) {
+            self.engine.remove_container(&docker, &container).await?;
+        }
         match ended {
-            Ok(Ok(0)) => {
-                if !shot.resumes {
-                    self.engine.remove_container(&docker, &container).await?;
-                }
-                Ok(Ended { output: tail.lines.join("\n"), took: began.elapsed() })
-            }
+            Ok(Ok(0)) => Ok(Ended { output: tail.lines.join("\n"), took: began.elapsed() }),
             Ok(Ok(code)) => {
                 let why = tail.lines.last().map_or(String::new(), |line| format!(": {line}"));
                 let message = format!("{} of service {} failed with code {code}{why}", shot.step, shot.service);
@@ -86,7 +84,6 @@ impl Hands {
             }
             Ok(Err(reason)) => Err(reason),
             Err(_) => {
-                self.engine.remove_container(&docker, &container).await?;
                 let message = format!(
                     "{} of service {} did not end within {} s and was stopped",
                     shot.step,

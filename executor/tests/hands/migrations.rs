@@ -108,6 +108,7 @@ async fn failures_are_told_with_their_logs() {
     )
     .await;
     assert!(reason.message.contains("did not end within"), "{}", reason.message);
+    // The runs that ended by themselves are kept until the next commit, for whoever looks into it.
     assert_eq!(app.containers(), ["db running", "migrator exited"]);
 }
 
