@@ -20,11 +20,11 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
-    /// The environment, e.g. staging
-    #[arg(long, global = true, value_name = "ENV", env = "LANDFALL_ENV")]
+    /// The environment, e.g. staging; without it LANDFALL_ENV, the context
+    #[arg(long, global = true, value_name = "ENV")]
     pub env: Option<EnvName>,
     /// A context of Landfall or of the NATS CLI; without it LANDFALL_CONTEXT, then `default`, then NATS_CONTEXT
-    #[arg(long, global = true, value_name = "NAME", env = "LANDFALL_CONTEXT")]
+    #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
     /// The NATS server; without it LANDFALL_SERVER, NATS_URL, the context
     #[arg(long, global = true, value_name = "URL")]
@@ -32,9 +32,9 @@ pub struct GlobalArgs {
     /// A NATS credentials file; without it LANDFALL_CREDS, NATS_CREDS, the context
     #[arg(long, global = true, value_name = "FILE")]
     pub creds: Option<PathBuf>,
-    /// How to print what was found
-    #[arg(long, global = true, value_enum, default_value_t, env = "LANDFALL_OUTPUT")]
-    pub output: OutputFormat,
+    /// How to print what was found: human (the default) or json; without it LANDFALL_OUTPUT
+    #[arg(long, global = true, value_enum, hide_possible_values = true)]
+    pub output: Option<OutputFormat>,
     /// Print results only, no narration
     #[arg(long, short, global = true)]
     pub quiet: bool,

@@ -108,7 +108,7 @@ pub enum ContextError {
     Toml { path: PathBuf, source: Box<toml::de::Error> },
     #[error("the NATS context {} is not readable", path.display())]
     Json { path: PathBuf, source: serde_json::Error },
-    #[error("LANDFALL_ENV or the context names no usable environment")]
+    #[error("LANDFALL_ENV names no usable environment")]
     Env(#[from] landfall_schema::ids::IdError),
 }
 
@@ -162,7 +162,11 @@ impl Settings {
                 let path = path.or_else(|| context.signing_key.clone());
                 SigningKeySource::File(path.unwrap_or_else(|| key_path(&config_dir, &key_name)))
             }),
-            env: global.env.clone().or(context.env),
+            env: match (&global.env, environment("LANDFALL_ENV")) {
+                (Some(env), _) => Some(env.clone()),
+                (None, Some(env)) => Some(env.parse()?),
+                (None, None) => context.env,
+            },
             context: name,
             insecure_registries: context.insecure_registries,
             host_keys: context.host_keys,
@@ -195,15 +199,15 @@ fn chosen_context(
     config_dir: &Path,
     environment: Environment<'_>,
 ) -> Result<(Option<String>, Context), ContextError> {
-    if let Some(name) = &global.context {
-        check_context_name(name)?;
-        if let Some(context) = read_context(&context_path(config_dir, name))? {
-            return Ok((Some(name.clone()), context));
+    if let Some(name) = global.context.clone().or_else(|| environment("LANDFALL_CONTEXT")) {
+        check_context_name(&name)?;
+        if let Some(context) = read_context(&context_path(config_dir, &name))? {
+            return Ok((Some(name), context));
         }
-        if nats_path(config_home, name).is_file() {
-            return Ok((Some(name.clone()), Context { nats_context: Some(name.clone()), ..Context::default() }));
+        if nats_path(config_home, &name).is_file() {
+            return Ok((Some(name.clone()), Context { nats_context: Some(name), ..Context::default() }));
         }
-        return Err(ContextError::Unknown { name: name.clone(), known: known_contexts(config_home, config_dir) });
+        return Err(ContextError::Unknown { name, known: known_contexts(config_home, config_dir) });
     }
     if let Some(context) = read_context(&context_path(config_dir, DEFAULT_CONTEXT))? {
         return Ok((Some(DEFAULT_CONTEXT.to_owned()), context));

@@ -92,7 +92,12 @@ impl CliError {
     fn sources_of(mut self, error: &dyn Error) -> Self {
         let mut below = error.source();
         while let Some(source) = below {
-            self.causes.push(source.to_string());
+            // Many errors repeat their source; once is enough.
+            let text = source.to_string();
+            let last = self.causes.last().unwrap_or(&self.message);
+            if !last.ends_with(&text) {
+                self.causes.push(text);
+            }
             below = source.source();
         }
         self

@@ -2,11 +2,13 @@
 
 use std::io::{self, IsTerminal as _, Write};
 
+use clap::ValueEnum as _;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use owo_colors::OwoColorize as _;
 use serde::Serialize;
 
 use crate::cli::{ColorWhen, GlobalArgs, OutputFormat};
+use crate::context::process_environment;
 use crate::error::{CliError, ExitCode};
 
 #[derive(Debug, Clone)]
@@ -23,7 +25,8 @@ impl Output {
             ColorWhen::Always => anstream::ColorChoice::Always.write_global(),
             ColorWhen::Never => anstream::ColorChoice::Never.write_global(),
         }
-        Self { format: global.output, quiet: global.quiet }
+        let from_environment = || OutputFormat::from_str(&process_environment("LANDFALL_OUTPUT")?, true).ok();
+        Self { format: global.output.or_else(from_environment).unwrap_or_default(), quiet: global.quiet }
     }
 
     pub fn is_json(&self) -> bool {

@@ -66,7 +66,8 @@ pub struct PromoteArgs {
 /// What `promote` and `rollback` share.
 #[derive(Debug, Args)]
 pub struct RolloutArgs {
-    /// Only these hosts. Default: every host that is present and takes the application
+    /// The hosts that are waited for and decide the exit code. Default: every host that is present and takes the application. Others
+    /// that take the application follow too, when they come
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub hosts: Vec<HostName>,
     /// After this long without an end a host counts as not reached
@@ -89,7 +90,7 @@ pub struct RolloutArgs {
 pub async fn run(args: PromoteArgs, cli: &Session) -> Result<ExitCode, CliError> {
     let env = cli.env()?.clone();
     let key = cli.signing_key()?;
-    let stack = Stack::read(&args.files, Path::new("."))?;
+    let stack = Stack::read(&args.files, Path::new(""))?;
     let app = args.app.clone().or_else(|| stack.settings.app.clone()).ok_or_else(no_app)?;
     let selection = select_images(&args, &stack)?;
     let (bundle, bundle_ref) = stack.bundle()?.encode().map_err(|error| bundle_error(&error))?;
