@@ -9,10 +9,10 @@ pub(crate) fn tail(source: &str, text: &str, redactor: &Redactor) -> LogTail {
     let text = redactor.clean(text);
     let mut runs: Vec<(String, usize)> = Vec::new();
     for line in text.lines().rev().map(shorten).filter(|line| !line.is_empty()) {
-        match runs.last_mut() {
-            Some((last, count)) if *last == line => *count += 1,
-            _ if runs.len() == LOG_TAIL_MAX_LINES => break,
-            _ => runs.push((line, 1)),
+        match runs.last_mut().filter(|(last, _)| *last == line) {
+            Some((_, count)) => *count += 1,
+            None if runs.len() == LOG_TAIL_MAX_LINES => break,
+            None => runs.push((line, 1)),
         }
     }
     let lines = runs.into_iter().rev().map(|(line, count)| repeated(line, count)).collect();

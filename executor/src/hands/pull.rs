@@ -207,6 +207,9 @@ fn pull_reason(reference: &str, registry: &str, error: &bollard::errors::Error) 
             reason.hint(format!("`docker login {registry}` on the host, as the user that the executor runs as"))
         }
         ReasonCode::RegistryUnreachable => reason.hint(format!("is {registry} up, and does this host reach it?")),
+        ReasonCode::ImageDigestMismatch => {
+            reason.hint("do not run it: the registry or the way to it changed the image")
+        }
         ReasonCode::DiskFull => {
             reason.hint("free disk space on the host, e.g. with `docker system df` and `docker image prune`")
         }
@@ -220,6 +223,8 @@ fn pull_code(text: &str) -> ReasonCode {
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
     if has(&["no space left on device", "disk quota exceeded"]) {
         ReasonCode::DiskFull
+    } else if has(&["verification failed", "failed commit on ref", "unexpected commit digest"]) {
+        ReasonCode::ImageDigestMismatch
     } else if has(&[
         "manifest unknown",
         "not found: manifest",
@@ -310,6 +315,8 @@ mod tests {
                 "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
                 ReasonCode::RegistryUnreachable,
             ),
+            ("manifest verification failed for digest sha256:0", ReasonCode::ImageDigestMismatch),
+            ("filesystem layer verification failed for digest sha256:0", ReasonCode::ImageDigestMismatch),
             ("dial tcp: lookup registry.example: no such host", ReasonCode::RegistryUnreachable),
             ("failed to register layer: write /x: no space left on device", ReasonCode::DiskFull),
         ] {
