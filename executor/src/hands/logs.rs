@@ -9,9 +9,10 @@ pub(crate) fn tail(source: &str, text: &str, redactor: &Redactor) -> LogTail {
     let text = redactor.clean(text);
     let mut runs: Vec<(String, usize)> = Vec::new();
     for line in text.lines().rev().map(shorten).filter(|line| !line.is_empty()) {
+        let full = runs.len() == LOG_TAIL_MAX_LINES;
         match runs.last_mut().filter(|(last, _)| *last == line) {
             Some((_, count)) => *count += 1,
-            None if runs.len() == LOG_TAIL_MAX_LINES => break,
+            None if full => break,
             None => runs.push((line, 1)),
         }
     }
