@@ -86,12 +86,13 @@ impl AppImage {
         Ok(archive.into_inner()?)
     }
 
-    /// The image's configuration over the two layers.
-    pub(crate) fn config(&self, diff_ids: [&str; 2]) -> Result<Vec<u8>> {
+    /// The image's configuration over the two layers. The name makes its id unlike that of any other test's image: the engine keeps
+    /// one image per id, and a test that cleans up must not take it from another.
+    pub(crate) fn config(&self, name: &str, diff_ids: [&str; 2]) -> Result<Vec<u8>> {
         Ok(serde_json::to_vec(&json!({
             "architecture": architecture(),
             "os": "linux",
-            "config": {"Cmd": self.command, "Env": ["PATH=/bin"]},
+            "config": {"Cmd": self.command, "Env": ["PATH=/bin"], "Labels": {"dev.landfall.test": name}},
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
             "history": [{"created_by": "busybox"}, {"created_by": format!("shop {}", self.version)}],
         }))?)

@@ -77,7 +77,7 @@ impl Registry {
     pub async fn push(&self, name: &str, tag: &str, image: &AppImage) -> Result<PushedImage> {
         let own_layer = image.layer()?;
         let layers = [Digest::of(&self.base_layer), Digest::of(&own_layer)];
-        let config = image.config([layers[0].as_str(), layers[1].as_str()])?;
+        let config = image.config(name, [layers[0].as_str(), layers[1].as_str()])?;
         self.upload(name, self.base_layer.clone()).await?;
         self.upload(name, own_layer.clone()).await?;
         self.upload(name, config.clone()).await?;

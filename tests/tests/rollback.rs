@@ -181,13 +181,20 @@ async fn a_former_release_with_other_services_comes_back_as_it_was() -> Result<(
 async fn a_rollback_that_fails_too_is_stuck() -> Result<()> {
     let mut served = Served::v1().await?;
     let bad = served.scenario.push("v2", AppImage::version("v2").never_ready()).await?;
-    // The former release's image is lost while the new one fails.
-    let counter = served.scenario.promote(&Stack::app(&bad)).await?;
+    // The new release is not published, and while it is proven somebody else takes the port.
+    let text = Stack::app(&bad).text();
+    let unpublished: String =
+        text.lines().filter(|line| !line.contains("ports:")).map(|line| format!("{line}\n")).collect();
+    let counter = served.scenario.promote(&Stack::raw(&unpublished, &[("app", &bad)])).await?;
     served.scenario.reaches(0, counter, OutcomeKind::ReadinessProbing).await?;
-    served.scenario.registry.delete(&served.v1).await?;
-    served.scenario.engine.remove_images(&format!("{}*", served.scenario.repository))?;
+    let occupant = tokio::net::TcpListener::bind(("127.0.0.1", served.scenario.host().port)).await?;
     let outcome = served.scenario.terminal(0, counter).await?;
     let reason = ended(&outcome, OutcomeKind::DeployStuck, ReasonCode::RollbackFailed);
     assert!(reason.hint.is_some(), "{reason:#?}");
-    Ok(())
+    let port = served.scenario.host().port.to_string();
+    assert!(reason.message.contains("not ready") && reason.message.contains(&port), "{reason:#?}");
+
+    // People free the port and promote what works.
+    drop(occupant);
+    served.assert_goes_on().await
 }
