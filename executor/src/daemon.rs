@@ -260,14 +260,13 @@ impl Daemon {
         while let Ok(message) = self.settled.try_recv() {
             self.held.settle(&message);
         }
-        // The acknowledgements are confirmed beside this; unconfirmed ones come again and are known.
-        tokio::task::yield_now().await;
+        self.held.settled().await;
     }
 
     async fn take_delivery(&mut self, Delivery { delivered, message }: Delivery) {
         match self.take(&delivered).await {
             Ok(Disposal::Hold(id, how)) => self.held.hold(id, message, how),
-            Ok(Disposal::Settle(how)) => settle::settle(message, how),
+            Ok(Disposal::Settle(how)) => self.held.settle_now(message, how),
             Err(trouble) => {
                 error!(
                     subject = delivered.subject,

@@ -198,6 +198,7 @@ impl Link {
             Ok(messages) => messages,
             Err(error) => return (false, causes(&error)),
         };
+        info!(env = %self.env, "following the promotions");
         let mut received = false;
         while let Some(next) = messages.next().await {
             let message = match next {

@@ -20,7 +20,7 @@ use crate::pace::{Backoff, Throttle};
 const BATCH: u32 = 32;
 /// Between two attempts to publish the same event, at least and at most.
 const RETRY_MIN: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(10);
+const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Where events go.
 pub trait Publish: Send + Sync {

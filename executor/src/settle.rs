@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use async_nats::jetstream::AckKind;
 use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::intake::MessageId;
@@ -36,6 +37,8 @@ impl How {
 #[derive(Debug, Default)]
 pub struct Held {
     messages: HashMap<MessageId, (jetstream::Message, How)>,
+    /// Acknowledgements under way.
+    settling: TaskTracker,
 }
 
 impl Held {
@@ -47,8 +50,19 @@ impl Held {
     /// What became of the message is on the bus. One that only the sweep brought is not here.
     pub fn settle(&mut self, id: &MessageId) {
         if let Some((message, how)) = self.messages.remove(id) {
-            settle(message, how);
+            self.settle_now(message, how);
         }
+    }
+
+    /// Acknowledges, and awaits the server's confirmation beside everything else.
+    pub fn settle_now(&self, message: jetstream::Message, how: How) {
+        self.settling.spawn(settle(message, how));
+    }
+
+    /// Until every acknowledgement is confirmed, or has run out of time.
+    pub async fn settled(&self) {
+        self.settling.close();
+        self.settling.wait().await;
     }
 
     /// Says that this host still works on each of them.
@@ -59,19 +73,16 @@ impl Held {
     }
 }
 
-/// Acknowledges, and awaits the server's confirmation beside everything else.
-pub fn settle(message: jetstream::Message, how: How) {
-    tokio::spawn(async move {
-        match timeout(ACK_TIMEOUT, message.double_ack_with(how.kind())).await {
-            Ok(Ok(())) => debug!(subject = %message.subject, ?how, "settled"),
-            Ok(Err(error)) => {
-                warn!(subject = %message.subject, error, "the acknowledgement was not confirmed; the message comes again")
-            }
-            Err(_) => {
-                warn!(subject = %message.subject, "the acknowledgement was not confirmed in time; the message comes again")
-            }
+async fn settle(message: jetstream::Message, how: How) {
+    match timeout(ACK_TIMEOUT, message.double_ack_with(how.kind())).await {
+        Ok(Ok(())) => debug!(subject = %message.subject, ?how, "settled"),
+        Ok(Err(error)) => {
+            warn!(subject = %message.subject, error, "the acknowledgement was not confirmed; the message comes again");
         }
-    });
+        Err(_) => {
+            warn!(subject = %message.subject, "the acknowledgement was not confirmed in time; the message comes again");
+        }
+    }
 }
 
 /// Trouble of our own: the server shall deliver it again later.

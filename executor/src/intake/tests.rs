@@ -125,7 +125,10 @@ fn what_a_rule_forbids_is_refused() {
         },
         "refuse foreign_environment told=#5",
     );
-    check(|scene| scene.message.subject = "landfall.production.release.shop.promoted".to_owned(), "refuse foreign_environment told=#5");
+    check(
+        |scene| scene.message.subject = "landfall.production.release.shop.promoted".to_owned(),
+        "refuse foreign_environment told=#5",
+    );
     check(
         |scene| {
             scene.event.data.app = "blog".parse().unwrap();
