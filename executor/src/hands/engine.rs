@@ -28,8 +28,6 @@ const LOGS_TIMEOUT: Duration = Duration::from_secs(4);
 const CLIENT_TIMEOUT_S: u64 = 24 * 60 * 60;
 /// Lines that are read of a log; more than are shown, since repeated ones are shown once.
 const LOG_READ_MAX_LINES: usize = 200;
-/// Lines that are read of a log; those that repeat themselves are folded before the last few are kept.
-const LOG_READ_LINES: usize = 200;
 /// Most bytes of output that are read from one run or log.
 pub(crate) const OUTPUT_MAX_BYTES: usize = 256 * 1024;
 const DEFAULT_SOCKET: &str = "unix:///var/run/docker.sock";
