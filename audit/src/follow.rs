@@ -1,109 +1,237 @@
-//! Follows both streams with durable consumers: store, commit, then acknowledge. What is delivered again is stored once.
+//! One stream into the ledger: take what is there, commit it, acknowledge it. An acknowledgement means "it is in the ledger".
 
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::pull::{Config as PullConfig, Stream as Messages};
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
-use async_nats::jetstream::{self, AckKind};
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::{StreamError, pull};
 use futures_util::StreamExt as _;
 use landfall_bus::{Bus, Delivered};
-use landfall_schema::layout::{OUTCOMES, RELEASES};
 use thiserror::Error;
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{debug, info, warn};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
-use crate::ledger::Ledger;
-use crate::record::{Kind, Record, Trust};
+use crate::consumer::{self, Attached, ConsumerError};
+use crate::ledger::{Ledger, LedgerError, Position};
+use crate::record::{Record, Source};
+use crate::trust::Trust;
 
-/// Messages that may be delivered and not yet acknowledged.
-const MAX_ACK_PENDING: i64 = 256;
-const ACK_WAIT: Duration = Duration::from_secs(30);
-/// After the ledger failed, the message comes again this much later.
-const RETRY_DELAY: Duration = Duration::from_secs(5);
-/// After a stream failed it is opened again this much later.
-const REOPEN_DELAY: Duration = Duration::from_secs(1);
+/// Messages that are committed together.
+const BATCH_MESSAGES: usize = 256;
+/// Without a sign of life for twice as long, the connection to the consumer is made anew.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long one request for messages stands.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+/// Between two tries when the bus or the ledger is away; doubles from the first to the second.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(15);
 
 #[derive(Debug, Error)]
 pub enum FollowError {
-    #[error("the consumer {name} on {stream} cannot be made")]
-    Consumer { name: String, stream: &'static str, source: async_nats::Error },
-    #[error("signals cannot be listened to")]
-    Signals(#[source] std::io::Error),
+    #[error(transparent)]
+    Consumer(#[from] ConsumerError),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("the stream {stream} is interrupted")]
+    Interrupted { stream: &'static str, source: pull::MessagesError },
 }
 
-/// Runs until SIGTERM or SIGINT; the message in hand is finished.
-///
-/// # Errors
-/// [`FollowError`] at the start. Later trouble with bus or ledger is logged, and tried again.
-pub async fn run(ledger: &Ledger, bus: &Bus, name: &str, trust: &Trust) -> Result<(), FollowError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(FollowError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(FollowError::Signals)?;
-    let mut releases = open(bus, RELEASES, name).await?;
-    let mut outcomes = open(bus, OUTCOMES, name).await?;
-    info!(consumer = name, "following releases and outcomes");
-    loop {
-        let (stream, message) = tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            message = releases.next() => (RELEASES, message),
-            message = outcomes.next() => (OUTCOMES, message),
-        };
-        match message {
-            Some(Ok(message)) => settle(ledger, stream, &message, trust).await,
-            Some(Err(error)) => warn!(stream, %error, "the bus is away; waiting for it"),
-            None => {
-                tokio::time::sleep(REOPEN_DELAY).await;
-                let reopened = open(bus, stream, name).await;
-                match (stream, reopened) {
-                    (RELEASES, Ok(messages)) => releases = messages,
-                    (_, Ok(messages)) => outcomes = messages,
-                    (_, Err(error)) => warn!(stream, %error, "the stream does not open; trying again"),
+impl FollowError {
+    /// What a person can do next.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Consumer(error) => error.hint(),
+            Self::Ledger(error) => error.hint().to_owned(),
+            Self::Interrupted { .. } => "is NATS running and reachable from here?".to_owned(),
+        }
+    }
+
+    fn is_fatal(&self) -> bool {
+        matches!(self, Self::Consumer(error) if error.is_fatal())
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Follower {
+    pub bus: Bus,
+    pub ledger: Ledger,
+    pub ledger_id: String,
+    pub trust: Trust,
+    pub source: Source,
+    pub consumer: String,
+}
+
+impl Follower {
+    /// Follows until `stop`. Interruptions of the bus and of the ledger are waited out.
+    ///
+    /// # Errors
+    /// What waiting cannot heal.
+    pub async fn run(&self, stop: &CancellationToken) -> Result<(), FollowError> {
+        let mut delay = RETRY_MIN;
+        loop {
+            let attached = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                attached = self.attach() => attached,
+            };
+            let error = match attached {
+                Ok(attached) => {
+                    delay = RETRY_MIN;
+                    match self.read(attached, stop).await {
+                        Ok(()) => return Ok(()),
+                        Err(error) => error,
+                    }
                 }
+                Err(error) if error.is_fatal() => return Err(error),
+                Err(error) => error,
+            };
+            self.complain(&error, delay);
+            if is_stopped_within(stop, delay).await {
+                return Ok(());
+            }
+            delay = (delay * 2).min(RETRY_MAX);
+        }
+    }
+
+    async fn attach(&self) -> Result<Attached, FollowError> {
+        let found = consumer::find(&self.bus, self.source).await?;
+        let held = self.ledger.position(self.source, found.created_ms).await?;
+        let attached = consumer::attach(&found, self.source, &self.consumer, &self.ledger_id, held).await?;
+        tracing::info!(stream = self.source.stream(), held, pending = attached.pending, "following");
+        Ok(attached)
+    }
+
+    /// Ends without an error only when stopped.
+    async fn read(&self, attached: Attached, stop: &CancellationToken) -> Result<(), FollowError> {
+        let stream = self.source.stream();
+        let unreadable =
+            |source: StreamError| ConsumerError::Look { stream, name: self.consumer.clone(), source: source.into() };
+        let messages = attached
+            .consumer
+            .stream()
+            .max_messages_per_batch(BATCH_MESSAGES)
+            .expires(PULL_EXPIRES)
+            .heartbeat(HEARTBEAT)
+            .messages()
+            .await
+            .map_err(unreadable)?;
+        let mut batches = messages.ready_chunks(BATCH_MESSAGES);
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                batch = batches.next() => batch,
+            };
+            // The stream ends only after an error that says why.
+            let Some(batch) = batch else { return Ok(()) };
+            let mut interrupted = None;
+            let mut taken = Vec::with_capacity(batch.len());
+            for message in batch {
+                match message {
+                    Ok(message) => taken.push(message),
+                    Err(source) => interrupted = Some(FollowError::Interrupted { stream, source }),
+                }
+            }
+            if !self.keep(&taken, attached.stream_created_ms, stop).await {
+                return Ok(());
+            }
+            if let Some(error) = interrupted {
+                return Err(error);
             }
         }
     }
-    info!("stopped");
-    Ok(())
+
+    /// Commits and acknowledges the messages; tries until it is done, or until stopped (then `false`, and nothing is acknowledged).
+    async fn keep(&self, messages: &[Message], stream_created_ms: i64, stop: &CancellationToken) -> bool {
+        let mut records = Vec::with_capacity(messages.len());
+        for message in messages {
+            match Delivered::from_consumer(message) {
+                Ok(delivered) => records.push(Record::read(self.source, delivered, &self.trust)),
+                // It is no message of a stream at all; there is nothing to acknowledge.
+                Err(error) => {
+                    tracing::warn!(%error, subject = %message.subject, "passing by a message without a sequence")
+                }
+            }
+        }
+        let Some(sequence) = records.iter().map(|record| record.message().sequence).max() else { return true };
+        let position = Position { source: self.source, stream_created_ms, sequence };
+        let span = tracing::info_span!("store", stream = self.source.stream(), records = records.len());
+        let stored = self.store(&records, position, stop).instrument(span).await;
+        if stored {
+            for record in &records {
+                narrate(record);
+            }
+            for message in messages {
+                // What is not acknowledged comes again, and is found in the ledger.
+                if let Err(error) = message.ack().await {
+                    tracing::debug!(%error, "an acknowledgement was not sent");
+                }
+            }
+        }
+        stored
+    }
+
+    async fn store(&self, records: &[Record], position: Position, stop: &CancellationToken) -> bool {
+        for record in records {
+            if let Some(traceparent) = &record.message().traceparent {
+                landfall_telemetry::link_current_span(traceparent);
+            }
+        }
+        let mut delay = RETRY_MIN;
+        loop {
+            match self.ledger.store(records, position).await {
+                Ok(new) => {
+                    tracing::debug!(new, sequence = position.sequence, "stored");
+                    return true;
+                }
+                Err(error) => self.complain(&FollowError::Ledger(error), delay),
+            }
+            if is_stopped_within(stop, delay).await {
+                return false;
+            }
+            delay = (delay * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn complain(&self, error: &FollowError, delay: Duration) {
+        tracing::warn!(
+            stream = self.source.stream(),
+            error = crate::service::with_causes(error),
+            hint = error.hint(),
+            retry_ms = delay.as_millis(),
+            "not following; trying again"
+        );
+    }
 }
 
-async fn open(bus: &Bus, stream: &'static str, name: &str) -> Result<Messages, FollowError> {
-    let failed = |source| FollowError::Consumer { name: name.to_owned(), stream, source };
-    let config = PullConfig {
-        durable_name: Some(name.to_owned()),
-        description: Some("Landfall: the audit ledger".to_owned()),
-        deliver_policy: DeliverPolicy::All,
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: ACK_WAIT,
-        max_ack_pending: MAX_ACK_PENDING,
-        ..PullConfig::default()
-    };
-    let consumer =
-        bus.jetstream().create_consumer_on_stream(config, stream).await.map_err(|error| failed(error.into()))?;
-    consumer.messages().await.map_err(|error| failed(error.into()))
+/// One line for what an operator wants to know of; the rest is for debugging.
+fn narrate(record: &Record) {
+    match record {
+        Record::Release(stored) => {
+            let promotion = &stored.event.data;
+            tracing::info!(
+                env = %promotion.env, app = %promotion.app, counter = promotion.counter.0, release = %promotion.release,
+                verdict = %stored.judgement.verdict, "promoted"
+            );
+        }
+        Record::Outcome(stored) => {
+            let outcome = &stored.event.data;
+            if !outcome.kind.is_terminal() {
+                return;
+            }
+            tracing::info!(
+                env = %outcome.env, app = %outcome.app, host = %outcome.host, counter = outcome.counter.0,
+                release = %outcome.release, duration_ms = outcome.duration_ms, verdict = %stored.judgement.verdict,
+                "{}", outcome.kind.verb()
+            );
+        }
+        Record::Rejected(rejected) => tracing::warn!(
+            stream = rejected.source.stream(), sequence = rejected.message.sequence, subject = ?rejected.message.subject,
+            reason = rejected.reason.as_str(), detail = ?rejected.detail,
+            "a message is not what its stream is for; it is kept among the rejected"
+        ),
+    }
 }
 
-/// Stored, then acknowledged; if storing fails the message comes again.
-async fn settle(ledger: &Ledger, stream: &'static str, message: &jetstream::Message, trust: &Trust) {
-    let delivered = match Delivered::from_consumer(message) {
-        Ok(delivered) => delivered,
-        // Without a reply subject there is nothing to acknowledge either; the server delivers it again.
-        Err(error) => return warn!(stream, %error, "a message without its place in the stream"),
-    };
-    let record = Record::of(&delivered, trust);
-    if let Kind::Rejected { subject, why, .. } = &record.kind {
-        warn!(stream, subject, why, "kept as rejected: not an event of Landfall's");
-    }
-    let answer = match ledger.keep(stream, &record).await {
-        Ok(new) => {
-            debug!(stream, sequence = delivered.sequence, new, "kept");
-            message.double_ack().await
-        }
-        Err(error) => {
-            warn!(stream, sequence = delivered.sequence, %error, "the ledger failed; the message will come again");
-            message.ack_with(AckKind::Nak(Some(RETRY_DELAY))).await
-        }
-    };
-    if let Err(error) = answer {
-        warn!(stream, sequence = delivered.sequence, %error, "not acknowledged; the message will come again");
-    }
+/// Waits, unless stopped before.
+pub(crate) async fn is_stopped_within(stop: &CancellationToken, delay: Duration) -> bool {
+    tokio::time::timeout(delay, stop.cancelled()).await.is_ok()
 }

@@ -1,112 +1,200 @@
-//! The ledger for people and for programs.
+//! What became of each promotion, as the ledger knows it.
 
-use std::io::{self, Write as _};
+mod text;
+
+use std::collections::BTreeMap;
 
 use landfall_schema::Timestamp;
 use serde::Serialize;
-use thiserror::Error;
 
-use crate::cli::{Format, HistoryArgs};
-use crate::ledger::{Ledger, LedgerError, ReleaseRow, TerminalRow};
+use crate::ledger::{Ledger, LedgerError, OutcomeRow, ReleaseRow, Which};
+use crate::trust::Verdict;
 
-#[derive(Debug, Error)]
-pub enum HistoryError {
-    #[error("the ledger cannot be read")]
-    Ledger(#[from] LedgerError),
-    #[error("the output cannot be written")]
-    Output(#[from] io::Error),
-    #[error("the output cannot be written as JSON")]
-    Json(#[from] serde_json::Error),
+pub use text::for_people;
+
+/// Said by the one who waits, not by the host; what the host says itself counts for more.
+const NOT_REACHED: &str = "not_reached";
+
+/// One promotion with everything that its hosts said. This is the JSON of `landfall-audit history`; fields are only ever added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PromotionHistory {
+    /// Of the promotion's event.
+    pub id: String,
+    pub env: String,
+    pub app: String,
+    pub counter: i64,
+    pub release: String,
+    /// `promote` or `rollback`.
+    pub intent: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rollback_to: Option<i64>,
+    pub author: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link: Option<String>,
+    /// When the bus stored it.
+    pub at: String,
+    /// What the signature was worth, see [`Verdict`].
+    pub signature: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signer: Option<String>,
+    /// The hosts' outcome when all have the same; else `mixed`, `unfinished` or `no_hosts`.
+    pub outcome: String,
+    /// From the promotion until the last host ended; absent while one has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<i64>,
+    /// In the plan's order, then those that were not in the plan.
+    pub hosts: Vec<HostHistory>,
 }
 
-/// One line of `--output json`: a promotion with how it ended on each host.
-#[derive(Debug, Serialize)]
-struct Promotion {
-    id: String,
-    env: String,
-    app: String,
-    counter: i64,
-    release: String,
-    intent: String,
-    author: String,
-    at: String,
-    signature: String,
-    hosts: Vec<HostOutcome>,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HostHistory {
+    pub host: String,
+    pub in_plan: bool,
+    /// `succeeded`, `failed`, `rolled_back`, `stuck`, `superseded`, `refused`, `not_reached`; absent until there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// The whole deploy on this host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Of the event that `outcome` is from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+    pub steps: Vec<Step>,
 }
 
-#[derive(Debug, Serialize)]
-struct HostOutcome {
-    host: String,
-    outcome: String,
-    at: String,
-    duration_ms: Option<i64>,
-    message: String,
-    reason: Option<String>,
-    signature: String,
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    pub code: String,
+    pub message: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Step {
+    pub kind: String,
+    pub at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<i64>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    pub signature: String,
+}
+
+/// Reads the newest promotions, newest first.
+///
 /// # Errors
-/// [`HistoryError`]; a closed pipe is a normal end.
-pub async fn print(ledger: &Ledger, args: &HistoryArgs) -> Result<(), HistoryError> {
-    match write(ledger, args).await {
-        Err(HistoryError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        done => done,
+/// [`LedgerError`].
+pub async fn read(ledger: &Ledger, which: &Which<'_>) -> Result<Vec<PromotionHistory>, LedgerError> {
+    let mut found = Vec::new();
+    for release in ledger.releases(which).await? {
+        let outcomes = ledger.outcomes(&release.event_id).await?;
+        found.push(PromotionHistory::new(release, outcomes));
     }
+    Ok(found)
 }
 
-async fn write(ledger: &Ledger, args: &HistoryArgs) -> Result<(), HistoryError> {
-    let mut out = io::stdout();
-    for row in ledger.releases(args.env.as_ref(), args.app.as_ref(), args.limit).await? {
-        let hosts = ledger.terminal(&row.event_id).await?;
-        let promotion = promotion(row, hosts);
-        match args.output {
-            Format::Json => writeln!(out, "{}", serde_json::to_string(&promotion)?)?,
-            Format::Human => write_human(&mut out, &promotion)?,
+impl PromotionHistory {
+    fn new(release: ReleaseRow, outcomes: Vec<OutcomeRow>) -> Self {
+        let planned: Vec<String> = serde_json::from_str(&release.hosts).unwrap_or_default();
+        let mut said: BTreeMap<String, Vec<OutcomeRow>> = BTreeMap::new();
+        for outcome in outcomes {
+            said.entry(outcome.host.clone()).or_default().push(outcome);
+        }
+        let mut hosts = Vec::new();
+        let mut last_end_ms = None;
+        let others: Vec<String> = said.keys().filter(|host| !planned.contains(host)).cloned().collect();
+        for (host, in_plan) in planned.iter().map(|host| (host, true)).chain(others.iter().map(|host| (host, false))) {
+            let outcomes = said.remove(host).unwrap_or_default();
+            last_end_ms = last_end_ms.max(ending(&outcomes).map(|outcome| outcome.occurred_at_ms));
+            hosts.push(HostHistory::new(host, in_plan, &outcomes));
+        }
+        let is_finished = hosts.iter().all(|host| host.outcome.is_some());
+        Self {
+            outcome: overall(&hosts).to_owned(),
+            duration_ms: last_end_ms.filter(|_| is_finished).map(|end| (end - release.published_at_ms).max(0)),
+            id: release.event_id,
+            env: release.env,
+            app: release.app,
+            counter: release.counter,
+            release: release.release_name,
+            intent: release.intent,
+            rollback_to: release.rollback_to,
+            author: release.author,
+            link: release.link,
+            at: time(release.published_at_ms),
+            signature: release.verdict,
+            signer: release.signer,
+            hosts,
         }
     }
-    Ok(out.flush()?)
 }
 
-fn promotion(row: ReleaseRow, hosts: Vec<TerminalRow>) -> Promotion {
-    Promotion {
-        id: row.event_id,
-        env: row.env,
-        app: row.app,
-        counter: row.counter,
-        release: row.release,
-        intent: row.intent,
-        author: row.author,
-        at: time(row.at_ms),
-        signature: row.signature,
-        hosts: hosts.into_iter().map(host).collect(),
+impl HostHistory {
+    fn new(host: &str, in_plan: bool, outcomes: &[OutcomeRow]) -> Self {
+        let end = ending(outcomes);
+        let reason = end.and_then(|end| {
+            let code = end.reason_code.clone()?;
+            Some(Reason { code, message: end.reason_message.clone().unwrap_or_default() })
+        });
+        Self {
+            host: host.to_owned(),
+            in_plan,
+            outcome: end.map(|end| outcome_of(end).to_owned()),
+            duration_ms: end.and_then(|end| end.duration_ms),
+            started_at: outcomes.first().map(|first| time(first.occurred_at_ms)),
+            ended_at: end.map(|end| time(end.occurred_at_ms)),
+            reason,
+            signature: end.map(|end| end.verdict.clone()),
+            steps: outcomes.iter().map(Step::new).collect(),
+        }
     }
 }
 
-fn host(row: TerminalRow) -> HostOutcome {
-    HostOutcome {
-        host: row.host,
-        outcome: row.kind.trim_start_matches("deploy.").to_owned(),
-        at: time(row.at_ms),
-        duration_ms: row.duration_ms,
-        message: row.message,
-        reason: row.reason,
-        signature: row.signature,
+impl Step {
+    fn new(outcome: &OutcomeRow) -> Self {
+        Self {
+            kind: outcome.kind.clone(),
+            at: time(outcome.occurred_at_ms),
+            duration_ms: outcome.duration_ms,
+            message: outcome.message.clone(),
+            signature: outcome.verdict.clone(),
+        }
     }
 }
 
-fn write_human(out: &mut impl io::Write, promotion: &Promotion) -> io::Result<()> {
-    let Promotion { at, env, app, counter, release, intent, author, .. } = promotion;
-    writeln!(out, "{at}  {env}/{app} #{counter}  {release}  {intent} by {author}")?;
-    if promotion.hosts.is_empty() {
-        writeln!(out, "    no host has ended yet")?;
-    }
-    for host in &promotion.hosts {
-        let took = host.duration_ms.map_or(String::new(), |ms| format!(" in {:.1} s", ms as f64 / 1e3));
-        writeln!(out, "    {}: {}{took}: {}", host.host, host.outcome, host.message)?;
-    }
-    Ok(())
+/// The event that says how it ended on one host. Somebody may publish under a host's name: a trusted word goes before any other, and
+/// the host's own before a waiter's; among equals the first.
+fn ending(outcomes: &[OutcomeRow]) -> Option<&OutcomeRow> {
+    outcomes
+        .iter()
+        .filter(|outcome| outcome.is_terminal != 0)
+        .min_by_key(|outcome| (outcome.verdict != Verdict::Trusted.as_str(), outcome_of(outcome) == NOT_REACHED))
 }
 
-fn time(at_ms: i64) -> String {
-    Timestamp::from_millisecond(at_ms).map_or_else(|_| at_ms.to_string(), |at| at.to_string())
+fn outcome_of(terminal: &OutcomeRow) -> &str {
+    terminal.kind.strip_prefix("deploy.").unwrap_or(&terminal.kind)
 }
+
+fn overall(hosts: &[HostHistory]) -> &str {
+    let Some(first) = hosts.first() else { return "no_hosts" };
+    if hosts.iter().any(|host| host.outcome.is_none()) {
+        return "unfinished";
+    }
+    match &first.outcome {
+        Some(outcome) if hosts.iter().all(|host| host.outcome == first.outcome) => outcome,
+        _ => "mixed",
+    }
+}
+
+/// RFC 3339, UTC. What lies outside of the calendar was written by a clock that is badly wrong.
+fn time(milliseconds: i64) -> String {
+    Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH).to_string()
+}
+
+#[cfg(test)]
+mod tests;

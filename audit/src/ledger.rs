@@ -1,224 +1,347 @@
-//! The ledger: SQLite by default, PostgreSQL when outgrown. The same statements serve both. Every write is idempotent by the event's id.
+//! The ledger: SQLite by default, PostgreSQL by URL. Storing is idempotent by event id; what is in it is never changed or deleted.
 
-use std::str::FromStr as _;
+mod open;
+mod statement;
+
+use std::path::PathBuf;
 use std::time::Duration;
 
+use landfall_schema::Timestamp;
 use landfall_schema::ids::{AppName, EnvName};
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{PgPool, SqlitePool};
 use thiserror::Error;
 
-use crate::record::{Kind, Record, intent};
+use crate::record::{Record, RejectedFor, Source};
+use statement::{Value, insertion};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+pub use open::{DEFAULT_FILE, Database, DatabaseError};
 
-/// Time to get a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long SQLite waits for another process, such as `history`, to let go.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// One writer, and readers beside it.
-const CONNECTIONS_MAX: u32 = 3;
+/// Time for one batch to be committed, the wait for a connection included.
+pub const STORE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Time for a question to be answered.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Error)]
 pub enum LedgerError {
-    #[error("the ledger's URL is not one: expected sqlite://FILE or postgres://…")]
-    Url,
-    #[error("the ledger's URL is not readable")]
-    Options(#[source] sqlx::Error),
-    #[error("the ledger does not open")]
-    Open(#[source] sqlx::Error),
-    #[error("the ledger's tables cannot be brought up to date")]
-    Migrate(#[from] MigrateError),
-    #[error("writing to the ledger failed")]
-    Write(#[source] sqlx::Error),
-    #[error("reading from the ledger failed")]
-    Read(#[source] sqlx::Error),
+    #[error("cannot create the folder {}", path.display())]
+    Folder { path: PathBuf, source: std::io::Error },
+    #[error("there is no ledger at {}", path.display())]
+    Missing { path: PathBuf },
+    #[error("cannot open the ledger {shown}")]
+    Open { shown: String, source: sqlx::Error },
+    #[error("another process has been preparing the ledger {shown} for {} s", waited.as_secs())]
+    Locked { shown: String, waited: Duration },
+    #[error("cannot bring the ledger {shown} to this version's form")]
+    Migrate { shown: String, source: sqlx::migrate::MigrateError },
+    #[error("cannot {what} in the ledger")]
+    Query { what: &'static str, source: sqlx::Error },
+    #[error("the ledger did not answer within {} s when asked to {what}", limit.as_secs())]
+    Slow { what: &'static str, limit: Duration },
+}
+
+impl LedgerError {
+    /// What a person can do next.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Folder { .. } => {
+                "create it and give it to the user who runs landfall-audit, or name another with --database"
+            }
+            Self::Missing { .. } => "`landfall-audit run` makes one; or name the right one with --database",
+            Self::Open { .. } => "is the database reachable, and may this user use it? Check --database",
+            Self::Locked { .. } => "end the other landfall-audit, or try again when it is done",
+            Self::Migrate { source: sqlx::migrate::MigrateError::VersionMissing(_), .. } => {
+                "a newer landfall-audit has used this ledger; use that version"
+            }
+            Self::Migrate { .. } => "may this user create tables there? The ledger was not changed",
+            Self::Query { source, .. } if is_missing_table(source) => {
+                "this database holds no ledger; `landfall-audit run` makes one, or name the right one with --database"
+            }
+            Self::Query { source, .. } if is_disk_full(source) => "the disk is full; make room, nothing was lost",
+            Self::Query { .. } | Self::Slow { .. } => "is the database reachable, and does its disk have room?",
+        }
+    }
+
+    /// Whether the database would refuse this very record each time.
+    fn is_about_the_data(&self) -> bool {
+        let Self::Query { source: sqlx::Error::Database(error), .. } = self else { return false };
+        let code = error.code().unwrap_or_default();
+        // PostgreSQL: data exceptions and broken constraints. SQLite: too big, constraint, mismatch (in the lowest byte).
+        let sqlite = code.parse::<u32>().is_ok_and(|code| code < 10_000 && matches!(code & 0xff, 18..=20));
+        sqlite || (code.len() == 5 && (code.starts_with("22") || code.starts_with("23")))
+    }
+}
+
+fn is_missing_table(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    error.code().as_deref() == Some("42P01") || error.message().contains("no such table")
+}
+
+fn is_disk_full(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    matches!(error.code().as_deref(), Some("53100" | "13"))
+}
+
+fn failed(what: &'static str) -> impl Fn(sqlx::Error) -> LedgerError {
+    move |source| LedgerError::Query { what, source }
+}
+
+async fn within<T>(
+    what: &'static str,
+    limit: Duration,
+    work: impl Future<Output = Result<T, LedgerError>>,
+) -> Result<T, LedgerError> {
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(LedgerError::Slow { what, limit }))
 }
 
 #[derive(Debug, Clone)]
-pub enum Ledger {
+pub struct Ledger {
+    pool: Pool,
+}
+
+#[derive(Debug, Clone)]
+enum Pool {
     Sqlite(SqlitePool),
     Postgres(PgPool),
 }
 
-/// The same expression on either pool.
-macro_rules! on {
+/// The same statements for both databases; only the driver's types differ.
+macro_rules! on_pool {
     ($ledger:expr, $pool:ident => $body:expr) => {
-        match $ledger {
-            Ledger::Sqlite($pool) => $body,
-            Ledger::Postgres($pool) => $body,
+        match &$ledger.pool {
+            Pool::Sqlite($pool) => $body,
+            Pool::Postgres($pool) => $body,
         }
     };
 }
 
-const INSERT_RELEASE: &str = "INSERT INTO releases (event_id, env, app, counter, release, intent, author, at_ms, signature, \
-     stream_sequence, envelope) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING";
-const INSERT_OUTCOME: &str = "INSERT INTO outcomes (event_id, promotion, env, app, host, counter, release, kind, terminal, duration_ms, \
-     message, reason, at_ms, signature, stream_sequence, envelope) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT DO NOTHING";
-const INSERT_REJECTED: &str = "INSERT INTO rejected (stream, stream_sequence, at_ms, subject, why, envelope) \
-     VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-const SELECT_RELEASES: &str = "SELECT event_id, env, app, counter, release, intent, author, at_ms, signature FROM releases \
-     WHERE ($1 = '' OR env = $1) AND ($2 = '' OR app = $2) ORDER BY at_ms DESC, counter DESC LIMIT $3";
-const SELECT_TERMINAL: &str = "SELECT host, kind, duration_ms, message, reason, at_ms, signature FROM outcomes \
-     WHERE promotion = $1 AND terminal = 1 ORDER BY host, at_ms";
+/// Binds a statement's values in their order.
+macro_rules! bound {
+    ($statement:expr) => {{
+        let statement = $statement;
+        let mut query = sqlx::query(statement.sql);
+        for value in statement.values {
+            query = match value {
+                Value::Text(text) => query.bind(text),
+                Value::Number(number) => query.bind(number),
+                Value::Bytes(bytes) => query.bind(bytes),
+            };
+        }
+        query
+    }};
+}
 
-/// A promotion as the ledger knows it.
-#[derive(Debug, Clone, sqlx::FromRow)]
+/// How far the ledger is complete, in one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    pub source: Source,
+    /// When the stream was made, in milliseconds: its sequences mean something only together with it.
+    pub stream_created_ms: i64,
+    pub sequence: u64,
+}
+
+impl Ledger {
+    /// Stores all records and moves the position, or nothing of it. A record that the database itself will not take is stored as
+    /// rejected instead. Returns how many were new.
+    ///
+    /// # Errors
+    /// When the database fails; nothing is stored then, and storing again is harmless.
+    pub async fn store(&self, records: &[Record], position: Position) -> Result<u64, LedgerError> {
+        let error = match within("store a batch", STORE_TIMEOUT, self.store_together(records, position)).await {
+            Ok(new) => return Ok(new),
+            Err(error) if error.is_about_the_data() => error,
+            Err(error) => return Err(error),
+        };
+        tracing::warn!(%error, "the database refuses a record of this batch; storing one by one");
+        let mut new = 0;
+        for record in records {
+            let position = Position { sequence: record.message().sequence, ..position };
+            new += self.store_one(record, position).await?;
+        }
+        Ok(new)
+    }
+
+    async fn store_one(&self, record: &Record, position: Position) -> Result<u64, LedgerError> {
+        let one = std::slice::from_ref(record);
+        match within("store a record", STORE_TIMEOUT, self.store_together(one, position)).await {
+            Err(error @ LedgerError::Query { .. }) if error.is_about_the_data() => {
+                let LedgerError::Query { source, .. } = &error else { return Err(error) };
+                let rejected = record.rejected(position.source, RejectedFor::LedgerRefused, source.to_string());
+                let rejected = [Record::Rejected(rejected)];
+                within("store a rejected record", STORE_TIMEOUT, self.store_together(&rejected, position)).await
+            }
+            done => done,
+        }
+    }
+
+    async fn store_together(&self, records: &[Record], position: Position) -> Result<u64, LedgerError> {
+        let now = Timestamp::now();
+        let mut new = 0;
+        on_pool!(self, pool => {
+            let mut transaction = pool.begin().await.map_err(failed("begin a batch"))?;
+            for record in records {
+                let insertion = insertion(record, now);
+                let done = bound!(insertion.insert).execute(&mut *transaction).await.map_err(failed("store a record"))?;
+                new += done.rows_affected();
+                if done.rows_affected() == 0 && let Some(otherwise) = insertion.otherwise {
+                    bound!(otherwise).execute(&mut *transaction).await.map_err(failed("compare a record"))?;
+                }
+            }
+            let moved = statement::position(position.source, position.stream_created_ms, position.sequence);
+            bound!(moved).execute(&mut *transaction).await.map_err(failed("move the position"))?;
+            transaction.commit().await.map_err(failed("commit a batch"))?;
+        });
+        Ok(new)
+    }
+
+    /// The last sequence of this stream that the ledger holds, with everything before it; 0 when it knows nothing of the stream.
+    ///
+    /// # Errors
+    /// [`LedgerError`]; so everywhere below.
+    pub async fn position(&self, source: Source, stream_created_ms: i64) -> Result<u64, LedgerError> {
+        let what = "read the position";
+        let sql = "SELECT stream_sequence FROM positions WHERE stream = $1 AND stream_created_ms = $2";
+        within(what, READ_TIMEOUT, async {
+            let found: Option<i64> = on_pool!(self, pool => {
+                let query = sqlx::query_scalar(sql).bind(source.stream()).bind(stream_created_ms);
+                query.fetch_optional(pool).await.map_err(failed(what))?
+            });
+            Ok(found.and_then(|sequence| u64::try_from(sequence).ok()).unwrap_or(0))
+        })
+        .await
+    }
+
+    /// The ledger's own name; a consumer on the bus belongs to exactly one ledger.
+    pub async fn id(&self) -> Result<String, LedgerError> {
+        let what = "read the ledger's name";
+        within(what, READ_TIMEOUT, async {
+            on_pool!(self, pool => {
+                sqlx::query_scalar("SELECT id FROM ledger").fetch_one(pool).await.map_err(failed(what))
+            })
+        })
+        .await
+    }
+
+    /// How many of each there are.
+    pub async fn counts(&self) -> Result<Counts, LedgerError> {
+        let what = "count";
+        let sql = "SELECT (SELECT count(*) FROM releases) AS releases, (SELECT count(*) FROM outcomes) AS outcomes, \
+                   (SELECT count(*) FROM rejected) AS rejected";
+        within(what, READ_TIMEOUT, async {
+            on_pool!(self, pool => sqlx::query_as(sql).fetch_one(pool).await.map_err(failed(what)))
+        })
+        .await
+    }
+
+    /// The newest promotions, newest first.
+    pub async fn releases(&self, which: &Which<'_>) -> Result<Vec<ReleaseRow>, LedgerError> {
+        let what = "read promotions";
+        let sql = "SELECT event_id, env, app, counter, release_name, intent, rollback_to, author, link, hosts, published_at_ms, verdict, \
+                   signer FROM releases WHERE ($1 IS NULL OR env = $1) AND ($2 IS NULL OR app = $2) \
+                   ORDER BY published_at_ms DESC, stream_sequence DESC LIMIT $3";
+        let (env, app) = (which.env.map(ToString::to_string), which.app.map(ToString::to_string));
+        within(what, READ_TIMEOUT, async {
+            on_pool!(self, pool => {
+                let query = sqlx::query_as(sql).bind(env).bind(app).bind(i64::from(which.limit));
+                query.fetch_all(pool).await.map_err(failed(what))
+            })
+        })
+        .await
+    }
+
+    /// What the hosts said about one promotion, oldest first, without the progress of pulls.
+    pub async fn outcomes(&self, promotion_id: &str) -> Result<Vec<OutcomeRow>, LedgerError> {
+        let what = "read outcomes";
+        let sql = "SELECT host, kind, is_terminal, duration_ms, message, reason_code, reason_message, occurred_at_ms, verdict \
+                   FROM outcomes WHERE promotion_id = $1 AND kind <> 'image.pulling' ORDER BY stream_sequence, event_id";
+        within(what, READ_TIMEOUT, async {
+            on_pool!(self, pool => {
+                sqlx::query_as(sql).bind(promotion_id).fetch_all(pool).await.map_err(failed(what))
+            })
+        })
+        .await
+    }
+
+    /// The stored DSSE envelope of an event, as JSON.
+    pub async fn envelope(&self, event_id: &str) -> Result<Option<String>, LedgerError> {
+        let what = "read an envelope";
+        let sql = "SELECT envelope FROM releases WHERE event_id = $1 UNION ALL SELECT envelope FROM outcomes WHERE event_id = $1";
+        within(what, READ_TIMEOUT, async {
+            on_pool!(self, pool => {
+                sqlx::query_scalar(sql).bind(event_id).fetch_optional(pool).await.map_err(failed(what))
+            })
+        })
+        .await
+    }
+
+    /// The rejected messages of a stream, oldest first: reason and body.
+    pub async fn rejected(&self, source: Source) -> Result<Vec<RejectedRow>, LedgerError> {
+        let what = "read rejected messages";
+        let sql =
+            "SELECT subject, reason, detail, body, signature FROM rejected WHERE stream = $1 ORDER BY stream_sequence";
+        within(what, READ_TIMEOUT, async {
+            on_pool!(self, pool => {
+                sqlx::query_as(sql).bind(source.stream()).fetch_all(pool).await.map_err(failed(what))
+            })
+        })
+        .await
+    }
+
+    pub async fn close(&self) {
+        on_pool!(self, pool => pool.close().await);
+    }
+}
+
+/// Which promotions to tell of.
+#[derive(Debug, Clone, Copy)]
+pub struct Which<'a> {
+    pub env: Option<&'a EnvName>,
+    pub app: Option<&'a AppName>,
+    pub limit: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Counts {
+    pub releases: i64,
+    pub outcomes: i64,
+    pub rejected: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
 pub struct ReleaseRow {
     pub event_id: String,
     pub env: String,
     pub app: String,
     pub counter: i64,
-    pub release: String,
+    pub release_name: String,
     pub intent: String,
+    pub rollback_to: Option<i64>,
     pub author: String,
-    pub at_ms: i64,
-    pub signature: String,
+    pub link: Option<String>,
+    /// A JSON array of names.
+    pub hosts: String,
+    pub published_at_ms: i64,
+    pub verdict: String,
+    pub signer: Option<String>,
 }
 
-/// How a promotion ended on one host.
-#[derive(Debug, Clone, sqlx::FromRow)]
-pub struct TerminalRow {
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct OutcomeRow {
     pub host: String,
     pub kind: String,
+    pub is_terminal: i64,
     pub duration_ms: Option<i64>,
     pub message: String,
-    pub reason: Option<String>,
-    pub at_ms: i64,
-    pub signature: String,
+    pub reason_code: Option<String>,
+    pub reason_message: Option<String>,
+    pub occurred_at_ms: i64,
+    pub verdict: String,
 }
 
-impl Ledger {
-    /// Opens the ledger, and makes or updates its tables.
-    ///
-    /// # Errors
-    /// [`LedgerError::Url`], [`LedgerError::Open`], [`LedgerError::Migrate`].
-    pub async fn open(url: &str) -> Result<Self, LedgerError> {
-        if url.starts_with("sqlite:") {
-            let options = SqliteConnectOptions::from_str(url)
-                .map_err(LedgerError::Options)?
-                .create_if_missing(true)
-                .journal_mode(SqliteJournalMode::Wal)
-                .synchronous(SqliteSynchronous::Full)
-                .busy_timeout(BUSY_TIMEOUT);
-            let pool = SqlitePoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT);
-            let pool = pool.connect_with(options).await.map_err(LedgerError::Open)?;
-            MIGRATIONS.run(&pool).await?;
-            return Ok(Self::Sqlite(pool));
-        }
-        if url.starts_with("postgres:") || url.starts_with("postgresql:") {
-            let options = PgConnectOptions::from_str(url).map_err(LedgerError::Options)?;
-            let pool = PgPoolOptions::new().max_connections(CONNECTIONS_MAX).acquire_timeout(ACQUIRE_TIMEOUT);
-            let pool = pool.connect_with(options).await.map_err(LedgerError::Open)?;
-            MIGRATIONS.run(&pool).await?;
-            return Ok(Self::Postgres(pool));
-        }
-        Err(LedgerError::Url)
-    }
-
-    pub async fn close(&self) {
-        on!(self, pool => pool.close().await);
-    }
-
-    /// Keeps one record. Returns whether it was new.
-    ///
-    /// # Errors
-    /// [`LedgerError::Write`]; the record can be given again.
-    pub async fn keep(&self, stream: &str, record: &Record) -> Result<bool, LedgerError> {
-        let sequence = signed(record.sequence);
-        let rows = match &record.kind {
-            Kind::Release { event, verdict } => {
-                let promotion = &event.data;
-                on!(self, pool => sqlx::query(INSERT_RELEASE)
-                    .bind(event.id.to_string())
-                    .bind(promotion.env.as_str())
-                    .bind(promotion.app.as_str())
-                    .bind(signed(promotion.counter.0))
-                    .bind(promotion.release.as_str())
-                    .bind(intent(promotion))
-                    .bind(&promotion.author)
-                    .bind(event.time.as_millisecond())
-                    .bind(verdict.as_str())
-                    .bind(sequence)
-                    .bind(&record.envelope)
-                    .execute(pool).await.map(|done| done.rows_affected()))
-            }
-            Kind::Outcome { event, verdict } => {
-                let outcome = &event.data;
-                on!(self, pool => sqlx::query(INSERT_OUTCOME)
-                    .bind(event.id.to_string())
-                    .bind(outcome.promotion.to_string())
-                    .bind(outcome.env.as_str())
-                    .bind(outcome.app.as_str())
-                    .bind(outcome.host.as_str())
-                    .bind(signed(outcome.counter.0))
-                    .bind(outcome.release.as_str())
-                    .bind(outcome.kind.to_string())
-                    .bind(i64::from(outcome.kind.is_terminal()))
-                    .bind(outcome.duration_ms.map(signed))
-                    .bind(&outcome.message)
-                    .bind(outcome.reason.as_ref().map(|reason| reason.code.as_str()))
-                    .bind(event.time.as_millisecond())
-                    .bind(verdict.as_str())
-                    .bind(sequence)
-                    .bind(&record.envelope)
-                    .execute(pool).await.map(|done| done.rows_affected()))
-            }
-            Kind::Rejected { subject, at_ms, why } => on!(self, pool => sqlx::query(INSERT_REJECTED)
-                .bind(stream)
-                .bind(sequence)
-                .bind(at_ms)
-                .bind(subject)
-                .bind(why)
-                .bind(&record.envelope)
-                .execute(pool).await.map(|done| done.rows_affected())),
-        };
-        Ok(rows.map_err(LedgerError::Write)? > 0)
-    }
-
-    /// Promotions, newest first.
-    ///
-    /// # Errors
-    /// [`LedgerError::Read`].
-    pub async fn releases(
-        &self,
-        env: Option<&EnvName>,
-        app: Option<&AppName>,
-        limit: u32,
-    ) -> Result<Vec<ReleaseRow>, LedgerError> {
-        let env = env.map_or("", EnvName::as_str);
-        let app = app.map_or("", AppName::as_str);
-        on!(self, pool => sqlx::query_as(SELECT_RELEASES).bind(env).bind(app).bind(i64::from(limit)).fetch_all(pool).await)
-            .map_err(LedgerError::Read)
-    }
-
-    /// The terminal outcomes of one promotion, by host.
-    ///
-    /// # Errors
-    /// [`LedgerError::Read`].
-    pub async fn terminal(&self, promotion: &str) -> Result<Vec<TerminalRow>, LedgerError> {
-        on!(self, pool => sqlx::query_as(SELECT_TERMINAL).bind(promotion).fetch_all(pool).await)
-            .map_err(LedgerError::Read)
-    }
-
-    /// How many rows each table has: releases, outcomes, rejected.
-    ///
-    /// # Errors
-    /// [`LedgerError::Read`].
-    pub async fn counts(&self) -> Result<[i64; 3], LedgerError> {
-        let mut counts = [0; 3];
-        let queries =
-            ["SELECT COUNT(*) FROM releases", "SELECT COUNT(*) FROM outcomes", "SELECT COUNT(*) FROM rejected"];
-        for (count, query) in counts.iter_mut().zip(queries) {
-            *count = on!(self, pool => sqlx::query_scalar(query).fetch_one(pool).await).map_err(LedgerError::Read)?;
-        }
-        Ok(counts)
-    }
-}
-
-/// SQL has no unsigned integers; sequences and counters stay far below 2^63.
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct RejectedRow {
+    pub subject: String,
+    pub reason: String,
+    pub detail: String,
+    pub body: Vec<u8>,
+    pub signature: Option<String>,
 }

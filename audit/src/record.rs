@@ -1,102 +1,184 @@
-//! From a message to what the ledger keeps of it. A message that is no event of ours becomes a [`Record::Rejected`], never an error.
+//! Reads a message as what it is. Nothing that arrives is lost: what cannot be read becomes a [`Rejected`] with the whole message.
 
 use landfall_bus::Delivered;
+use landfall_schema::Timestamp;
 use landfall_schema::event::{CloudEvent, EventError, TYPE_PROMOTED};
+use landfall_schema::ids::Digest;
+use landfall_schema::layout::{OUTCOMES, RELEASES};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::promotion::{Intent, Promotion};
-use landfall_schema::signature::{DsseEnvelope, PublicKey, decode_header, verify};
+use landfall_schema::signature::{DsseEnvelope, decode_header};
 use landfall_schema::subject;
 
-/// Whose signatures count.
-#[derive(Debug, Clone)]
-pub enum Trust {
-    Unchecked,
-    Keys(Vec<PublicKey>),
+use crate::trust::{Judgement, Trust};
+
+/// A stream that the ledger keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    Releases,
+    Outcomes,
 }
 
-/// What became of the signature.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    Trusted,
-    Untrusted,
-    Unchecked,
-}
+impl Source {
+    pub const ALL: [Self; 2] = [Self::Releases, Self::Outcomes];
 
-impl Verdict {
-    pub fn as_str(self) -> &'static str {
+    pub fn stream(self) -> &'static str {
         match self {
-            Self::Trusted => "trusted",
-            Self::Untrusted => "untrusted",
-            Self::Unchecked => "unchecked",
+            Self::Releases => RELEASES,
+            Self::Outcomes => OUTCOMES,
         }
     }
 }
 
-/// A row to be.
 #[derive(Debug, Clone)]
-pub struct Record {
-    pub kind: Kind,
-    pub sequence: u64,
-    /// The whole event with its signatures, as DSSE in JSON.
-    pub envelope: String,
+pub enum Record {
+    Release(Box<Stored<Promotion>>),
+    Outcome(Box<Stored<Outcome>>),
+    Rejected(Rejected),
 }
 
+/// An event, the message that brought it, and what its signature is worth.
 #[derive(Debug, Clone)]
-pub enum Kind {
-    Release { event: Box<CloudEvent<Promotion>>, verdict: Verdict },
-    Outcome { event: Box<CloudEvent<Outcome>>, verdict: Verdict },
-    Rejected { subject: String, at_ms: i64, why: String },
+pub struct Stored<T> {
+    pub event: CloudEvent<T>,
+    pub message: Delivered,
+    pub judgement: Judgement,
+}
+
+/// A message that is not what its stream is for.
+#[derive(Debug, Clone)]
+pub struct Rejected {
+    pub source: Source,
+    pub reason: RejectedFor,
+    pub detail: String,
+    pub message: Delivered,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectedFor {
+    Oversized,
+    Malformed,
+    UnknownType,
+    UnknownSpec,
+    /// The event says something else than the subject it was published to.
+    SubjectMismatch,
+    /// A number does not fit a database.
+    OutOfRange,
+    /// Another event of this id is stored already.
+    IdReused,
+    /// The database would not take it.
+    LedgerRefused,
+}
+
+impl RejectedFor {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Oversized => "oversized",
+            Self::Malformed => "malformed",
+            Self::UnknownType => "unknown_type",
+            Self::UnknownSpec => "unknown_spec",
+            Self::SubjectMismatch => "subject_mismatch",
+            Self::OutOfRange => "out_of_range",
+            Self::IdReused => "id_reused",
+            Self::LedgerRefused => "ledger_refused",
+        }
+    }
 }
 
 impl Record {
-    pub fn of(message: &Delivered, trust: &Trust) -> Self {
-        let kind = read(message, trust).unwrap_or_else(|error| Kind::Rejected {
-            subject: message.subject.clone(),
-            at_ms: message.published_at.as_millisecond(),
-            why: explain(&error),
-        });
-        Self { kind, sequence: message.sequence, envelope: envelope(message) }
+    pub fn read(source: Source, message: Delivered, trust: &Trust) -> Self {
+        let read = match source {
+            Source::Releases => read_release(&message, trust),
+            Source::Outcomes => read_outcome(&message, trust),
+        };
+        match read {
+            Ok(record) => record,
+            Err((reason, detail)) => Self::Rejected(Rejected { source, reason, detail, message }),
+        }
+    }
+
+    pub fn message(&self) -> &Delivered {
+        match self {
+            Self::Release(stored) => &stored.message,
+            Self::Outcome(stored) => &stored.message,
+            Self::Rejected(rejected) => &rejected.message,
+        }
+    }
+
+    /// The same message, to be stored among the rejected ones.
+    pub fn rejected(&self, source: Source, reason: RejectedFor, detail: String) -> Rejected {
+        Rejected { source, reason, detail, message: self.message().clone() }
     }
 }
 
-fn read(message: &Delivered, trust: &Trust) -> Result<Kind, EventError> {
-    let verdict = verdict(message, trust);
-    if subject::parse_release(&message.subject).is_some() {
-        let event = CloudEvent::<Promotion>::decode(&message.body, TYPE_PROMOTED)?;
-        return Ok(Kind::Release { event: Box::new(event), verdict });
+impl<T> Stored<T> {
+    /// A header that cannot be read leaves the envelope without signatures; the verdict says so.
+    pub fn envelope(&self) -> DsseEnvelope {
+        let signatures = decode_header(self.message.signature.as_deref()).unwrap_or_default();
+        DsseEnvelope::new(&self.message.body, signatures)
     }
+}
+
+/// The digest that tells two messages of one id apart.
+pub fn digest_of(message: &Delivered) -> Digest {
+    Digest::of(&message.body)
+}
+
+/// Milliseconds since 1970, as the ledger keeps times.
+pub fn milliseconds(time: Timestamp) -> i64 {
+    time.as_millisecond()
+}
+
+fn read_release(message: &Delivered, trust: &Trust) -> Result<Record, (RejectedFor, String)> {
+    let event = CloudEvent::<Promotion>::decode(&message.body, TYPE_PROMOTED).map_err(unreadable)?;
+    same_subject(message, subject::promoted(&event.data.env, &event.data.app).as_str())?;
+    fits("counter", event.data.counter.0)?;
+    if let Intent::Rollback { to } = &event.data.intent {
+        fits("the counter to go back to", to.0)?;
+    }
+    let judgement = trust.of_promotion(&message.body, message.signature.as_deref());
+    Ok(Record::Release(Box::new(Stored { event, message: message.clone(), judgement })))
+}
+
+fn read_outcome(message: &Delivered, trust: &Trust) -> Result<Record, (RejectedFor, String)> {
     let known = |kind: &str| OutcomeKind::from_event_type(kind).is_some();
-    let event = CloudEvent::<Outcome>::decode_where(&message.body, "an outcome", known)?;
-    Ok(Kind::Outcome { event: Box::new(event), verdict })
-}
-
-fn verdict(message: &Delivered, trust: &Trust) -> Verdict {
-    match trust {
-        Trust::Unchecked => Verdict::Unchecked,
-        Trust::Keys(keys) if verify(&message.body, message.signature.as_deref(), keys).is_ok() => Verdict::Trusted,
-        Trust::Keys(_) => Verdict::Untrusted,
+    let event = CloudEvent::<Outcome>::decode_where(&message.body, "dev.landfall.<noun>.<verb>.v1", known)
+        .map_err(unreadable)?;
+    let outcome = &event.data;
+    if event.kind != outcome.kind.event_type() {
+        let detail = format!("the event is of type {}, its data tell of {}", event.kind, outcome.kind);
+        return Err((RejectedFor::Malformed, detail));
     }
+    same_subject(message, subject::outcome(&outcome.env, &outcome.app, &outcome.host, outcome.kind).as_str())?;
+    fits("counter", outcome.counter.0)?;
+    fits("duration_ms", outcome.duration_ms.unwrap_or_default())?;
+    let judgement = trust.of_outcome(&outcome.host, &message.body, message.signature.as_deref());
+    Ok(Record::Outcome(Box::new(Stored { event, message: message.clone(), judgement })))
 }
 
-fn explain(error: &EventError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
+fn unreadable(error: EventError) -> (RejectedFor, String) {
+    let reason = match &error {
+        EventError::Oversized { .. } => RejectedFor::Oversized,
+        EventError::Malformed { .. } => RejectedFor::Malformed,
+        EventError::UnknownType { .. } => RejectedFor::UnknownType,
+        EventError::UnknownSpec { .. } => RejectedFor::UnknownSpec,
+    };
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    (reason, format!("{error}{cause}"))
+}
+
+fn same_subject(message: &Delivered, expected: &str) -> Result<(), (RejectedFor, String)> {
+    if message.subject == expected {
+        return Ok(());
     }
+    let detail = format!("the event belongs on {expected}, it came on {}", message.subject);
+    Err((RejectedFor::SubjectMismatch, detail))
 }
 
-/// A header that is no list of signatures is left out: the bytes are what counts.
-fn envelope(message: &Delivered) -> String {
-    let signatures = decode_header(message.signature.as_deref()).unwrap_or_default();
-    let envelope = DsseEnvelope::new(&message.body, signatures);
-    // A struct of texts always serialises.
-    serde_json::to_string(&envelope).unwrap_or_default()
-}
-
-/// `promote`, or `rollback`.
-pub fn intent(promotion: &Promotion) -> &'static str {
-    match promotion.intent {
-        Intent::Promote => "promote",
-        Intent::Rollback { .. } => "rollback",
+/// Databases have signed numbers only.
+fn fits(what: &str, number: u64) -> Result<(), (RejectedFor, String)> {
+    match i64::try_from(number) {
+        Ok(_) => Ok(()),
+        Err(_) => Err((RejectedFor::OutOfRange, format!("{what} is {number}, at most {} is stored", i64::MAX))),
     }
 }
