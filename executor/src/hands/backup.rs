@@ -48,8 +48,11 @@ impl Hands {
                         .await?;
                     by.push(service.name.to_string());
                 }
-                // On a first deploy there is nothing to save yet.
-                None if context.former.is_none()
+                // A service that the former release did not have holds nothing to save yet.
+                None if !context
+                    .former
+                    .as_ref()
+                    .is_some_and(|former| former.promotion.images.contains_key(&service.name))
                     && !containers.iter().any(|container| container.service == service.name) => {}
                 None => {
                     let message =
