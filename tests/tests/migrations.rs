@@ -1,7 +1,9 @@
 //! Migrations of both kinds, before anything is swapped; and backups before them.
 
 use anyhow::Result;
+use landfall_schema::ids::Counter;
 use landfall_schema::outcome::{OutcomeKind, ReasonCode};
+use landfall_schema::promotion::Intent;
 use landfall_tests::database::Database;
 use landfall_tests::image::AppImage;
 use landfall_tests::scenario::Scenario;
@@ -50,8 +52,17 @@ async fn sql_files_migrate_postgresql_once_each() -> Result<()> {
     let position = |kind| kinds.iter().position(|&found| found == kind).unwrap_or(usize::MAX);
     assert!(position(OutcomeKind::MigrationApplied) < position(OutcomeKind::StackUpdating), "{kinds:?}");
 
-    // Back to v1: the schema stays, and the newer migration in the database is no trouble.
-    scenario.succeed(&Stack::app(&v1).app_settings(FROM_ENV)).await?;
+    // An older release is no promotion: its image does not know the schema any more.
+    let older = Stack::app(&v1).app_settings(FROM_ENV);
+    let outcome = scenario.deploy(&older).await?;
+    ended(&outcome, OutcomeKind::DeployFailed, ReasonCode::MigrationFailed);
+    scenario.assert_serves("v2").await?;
+    // As a rollback it is one: the schema stays, and the newer migration in the database is no trouble.
+    let mut back = scenario.draft(&older)?;
+    back.event.data.intent = Intent::Rollback { to: Counter(1) };
+    scenario.publish(&back).await?;
+    let outcome = scenario.terminal(0, back.counter()).await?;
+    assert_eq!(outcome.kind, OutcomeKind::DeploySucceeded, "{outcome:#?}");
     scenario.assert_serves("v1").await?;
     assert_eq!(database.texts(columns).await?, ["id", "note"]);
     let published: String =
@@ -224,7 +235,7 @@ async fn a_backup_command_runs_in_the_running_container() -> Result<()> {
             )
             .service("migrator", &migrator, "init: true\nvolumes: [./data:/data]", "role: migrate")
     };
-    // The first time there is no container to run it in.
+    // The former release had no such service, so there is nothing to save.
     served.scenario.succeed(&stack("echo backup >> /data/order")).await?;
     std::fs::remove_file(directory.join("data/order"))?;
     served.scenario.succeed(&stack("echo backup >> /data/order").app_lines("environment: {NEXT: \"1\"}")).await?;
