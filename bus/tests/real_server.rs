@@ -48,15 +48,32 @@ fn start(program: &Path, configuration: &str) -> Server {
     let file = store.path().join("nats.conf");
     let text = format!("host: 127.0.0.1\nport: {port}\njetstream {{ store_dir: {:?} }}\n{configuration}", store.path());
     std::fs::write(&file, text).unwrap();
-    let process =
-        Command::new(program).arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let process = spawn(program, &file);
     let server = Server { process, port, store };
-    let begin = Instant::now();
-    while TcpStream::connect(("127.0.0.1", server.port)).is_err() {
-        assert!(begin.elapsed() < WAIT_LIMIT, "nats-server in {} does not listen", server.store.path().display());
-        std::thread::yield_now();
-    }
+    server.listens();
     server
+}
+
+fn spawn(program: &Path, configuration: &Path) -> Child {
+    Command::new(program).arg("-c").arg(configuration).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+impl Server {
+    fn listens(&self) {
+        let begin = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(begin.elapsed() < WAIT_LIMIT, "nats-server in {} does not listen", self.store.path().display());
+            std::thread::yield_now();
+        }
+    }
+
+    /// As after a power cut: killed, then started on what it had stored.
+    fn crash_and_restart(&mut self, program: &Path) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = spawn(program, &self.store.path().join("nats.conf"));
+        self.listens();
+    }
 }
 
 fn options(server: &Server) -> ConnectOptions {
@@ -220,6 +237,34 @@ async fn outcomes_are_followed_and_read_back() {
         assert_eq!(until_found(1, async || bus.presence(&env).await.unwrap()).await[0].body, "here");
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn following_goes_on_after_the_server_crashed() {
+    let program = program("LANDFALL_LAB_NATS_SERVER", "nats-server");
+    let mut server = start(&program, "");
+    let bus = Bus::connect(&options(&server)).await.unwrap();
+    bus.apply().await.unwrap();
+    let (env, app, host) = ("staging".parse().unwrap(), "shop".parse().unwrap(), "host-a".parse().unwrap());
+    let subject = subject::outcome(&env, &app, &host, OutcomeKind::ReleaseAccepted);
+    let mut followed = bus.outcomes(subject::outcome_filter(&env, None), OutcomesFrom::New).await.unwrap();
+    for text in ["before", "after"] {
+        bus.publish_signed(&subject, EventId(Uuid::now_v7()), text.as_bytes(), None, None).await.unwrap();
+        let next = async {
+            loop {
+                // Errors tell of the interruption; the stream goes on after them.
+                if let Some(Ok(found)) = followed.next().await {
+                    return found;
+                }
+            }
+        };
+        // The client notices the interruption by a missed heartbeat, after 15 s.
+        let found = tokio::time::timeout(3 * WAIT_LIMIT, next).await.unwrap();
+        assert_eq!(found.body, text);
+        if text == "before" {
+            server.crash_and_restart(&program);
+        }
+    }
 }
 
 #[tokio::test]
