@@ -72,7 +72,7 @@ pub fn verdict(view: &RolloutView, code: ExitCode) -> String {
         ExitCode::Failed => format!("{what} failed on {on}; nothing that was running was touched"),
         ExitCode::Stuck => format!("{what} is stuck on {on}: people are needed"),
         ExitCode::Refused => format!("{what} was refused on {on}"),
-        ExitCode::NotReached => format!("{what}: {on} were not reached"),
+        ExitCode::NotReached => format!("{what} did not reach {on}"),
         ExitCode::Superseded => format!("{what} was superseded on {on} by a newer promotion"),
         _ => format!(
             "{what} ended differently on {on}: the fleet is mixed. See `landfall status {} --env {}`",
