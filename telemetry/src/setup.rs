@@ -77,6 +77,10 @@ pub fn init(options: &Options<'_>) -> Result<Guard, TelemetryError> {
     let traces = provider.as_ref().map(|provider| {
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("landfall"))
+            // Paths of the machine that built this, and threads, tell nobody anything.
+            .with_location(false)
+            .with_threads(false)
+            .with_tracked_inactivity(false)
             .with_filter(LevelFilter::INFO)
             .with_filter(FilterFn::new(|span| !NOT_EXPORTED.iter().any(|silent| span.target().starts_with(silent))))
     });
