@@ -198,7 +198,10 @@ impl Hands {
             };
             let at_ms = EPOCH_MS + began.elapsed().as_millis() as u64;
             let judge = judge.get_or_insert_with(|| Judge::new(rules, at_ms.saturating_sub(age_ms(&inspected))));
-            let probe = probe::probe(&self.http, &inspected, &one.ready).await;
+            let probe = match self.network_holder(docker, &inspected).await? {
+                Some(holder) => probe::probe(&self.http, &holder, &one.ready).await,
+                None => probe::probe(&self.http, &inspected, &one.ready).await,
+            };
             let sample = sample(&inspected, at_ms, probe);
             match judge.observe(&sample) {
                 Verdict::Ready => {
@@ -232,6 +235,19 @@ impl Hands {
                 );
             }
             wake_or_tick(&mut seen, next.min(one.deadline), &sample).await;
+        }
+    }
+
+    /// The container whose network this one shares (`network_mode: service:…`), if it does.
+    async fn network_holder(
+        &self,
+        docker: &Docker,
+        inspected: &ContainerInspectResponse,
+    ) -> Result<Option<ContainerInspectResponse>, Reason> {
+        let mode = inspected.host_config.as_ref().and_then(|config| config.network_mode.as_deref());
+        match mode.and_then(|mode| mode.strip_prefix("container:")) {
+            Some(holder) => self.engine.inspect(docker, holder).await,
+            None => Ok(None),
         }
     }
 

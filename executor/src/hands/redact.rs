@@ -41,7 +41,10 @@ impl Redactor {
         let mut secrets = BTreeSet::new();
         let host = host.map(|(name, value)| (name, value, VALUE_MIN_CHARS));
         let rendered = rendered.map(|(name, value)| (name, value, usize::MAX));
-        for (name, value, min_chars) in host.chain(rendered) {
+        let lines = host
+            .chain(rendered)
+            .flat_map(|(name, value, min_chars)| value.lines().map(move |line| (name, line.trim(), min_chars)));
+        for (name, value, min_chars) in lines {
             let secret = is_secret_name(name) && value.len() >= SECRET_MIN_CHARS;
             let plain = PLAIN_WORDS.contains(&value)
                 || value.bytes().all(|b| b.is_ascii_digit())
@@ -77,14 +80,31 @@ pub(crate) fn url_password(value: &str) -> Option<&str> {
     (!password.is_empty()).then_some(password)
 }
 
-/// The variables of a `.env` file, well enough to know what must not be told.
+/// The variables of a `.env` file, well enough to know what must not be told. Each line of a quoted value counts for itself, as text
+/// that leaves this host is looked at line by line too.
 pub(crate) fn env_file_variables(text: &str) -> Vec<(&str, &str)> {
-    text.lines()
-        .map(str::trim)
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.strip_prefix("export ").unwrap_or(line).split_once('='))
-        .map(|(name, value)| (name.trim(), unquote(value.trim())))
-        .collect()
+    let mut variables = Vec::new();
+    let mut open: Option<(&str, char)> = None;
+    for line in text.lines() {
+        if let Some((name, quote)) = open {
+            let end = line.find(quote);
+            variables.push((name, line[..end.unwrap_or(line.len())].trim()));
+            open = open.filter(|_| end.is_none());
+            continue;
+        }
+        let line = line.trim();
+        let Some((name, value)) = line.strip_prefix("export ").unwrap_or(line).split_once('=') else { continue };
+        if line.starts_with('#') {
+            continue;
+        }
+        let (name, value) = (name.trim(), value.trim());
+        open = ['"', '\'']
+            .into_iter()
+            .find(|quote| value.starts_with(*quote) && value.matches(*quote).count() == 1)
+            .map(|quote| (name, quote));
+        variables.push((name, unquote(value)));
+    }
+    variables
 }
 
 fn unquote(value: &str) -> &str {
@@ -111,6 +131,15 @@ mod tests {
             redactor.clean(text),
             "*** on 300000 in production with ***, *** *** v1.2.3-main /var/lib/postgresql ***"
         );
+    }
+
+    #[test]
+    fn every_line_of_a_key_is_masked() {
+        let env = "A_KEY=\"-----BEGIN-----\nMIIEvQ\nIBADAN\n-----END-----\"\nPLAIN=yes\n";
+        let host = env_file_variables(env);
+        assert_eq!(host.last(), Some(&("PLAIN", "yes")));
+        let redactor = Redactor::new(host.into_iter(), [("B_SECRET", "one1\ntwo2\n")].into_iter(), &BTreeSet::new());
+        assert_eq!(redactor.clean("MIIEvQ IBADAN one1 two2 yes"), "*** *** *** *** yes");
     }
 
     #[test]

@@ -99,11 +99,13 @@ impl Hands {
         let rendered = rendered_variables(&model);
         let redactor = Redactor::new(host_variables.iter().copied(), rendered.iter().copied(), &public);
         let active = host_variables.iter().find(|(name, _)| *name == "COMPOSE_PROFILES").map_or("", |(_, value)| value);
-        let services = services(&model, &active.split(',').map(str::trim).collect())?;
+        // What is wrong with a setting is told with its value, which may come from the host's `.env`.
+        let told = |reason: Reason| Reason { message: redactor.clean(&reason.message), ..reason };
+        let services = services(&model, &active.split(',').map(str::trim).collect()).map_err(told)?;
         self.check_promoted(promotion, bundle, &services, &model, &invocation, deadline).await?;
         let override_text = overrides::full(&images, &services);
         self.keep(&invocation.files[bundle.compose.len()], override_text.as_bytes()).await?;
-        let settings = settings::of_stack(&model)?;
+        let settings = settings::of_stack(&model).map_err(told)?;
         let stack = Arc::new(Stack { counter: promotion.counter, invocation, settings, services, redactor, model });
         self.keep_serving(&stack).await?;
         self.remember(&stack);

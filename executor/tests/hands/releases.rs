@@ -181,3 +181,31 @@ services:
     assert_eq!(services.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["app"]);
     assert_eq!(app.containers(), ["app running", "init exited"]);
 }
+
+#[tokio::test]
+async fn probes_reach_shared_networks_and_every_replica() {
+    let compose = r#"
+services:
+  net: {image: x, init: true, command: [sleep, "1000"]}
+  app:
+    image: x
+    init: true
+    network_mode: "service:net"
+    command: [httpd, -f, -p, "8080", -h, /www]
+    x-landfall: {ready: {http: {port: 8080}, deadline_ms: 5000}}
+  many:
+    image: x
+    init: true
+    deploy: {replicas: 2}
+    command: [httpd, -f, -p, "9000", -h, /www]
+    x-landfall: {ready: {tcp: {port: 9000}, passes: 1}}
+"#;
+    let mut app = App::new();
+    let image = image("shared", &[("www/index.html", "hello")]);
+    let order = app.order(&Release::new(compose, &["app", "net", "many"].map(|name| (name, &image))));
+    for effect in [Effect::Observe, Effect::Pull, Effect::Update] {
+        app.carry_out(effect, &order).await.unwrap();
+    }
+    assert_eq!(app.running(Effect::Prove, &order).await.len(), 3);
+    assert_eq!(app.containers(), ["app running", "many running", "many running", "net running"]);
+}
