@@ -5,13 +5,13 @@ use std::path::Path;
 
 use landfall_bus::{Bus, LayoutChange};
 
-use crate::causes;
 use crate::config::Config;
 use crate::hands::Compose;
 use crate::identity::{IdentityError, StateDir};
 use crate::journal::Journal;
 use crate::link::connect_options;
 use crate::presence::engine_version;
+use crate::{causes, told};
 
 /// Something that does not answer, or is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +55,10 @@ pub async fn check(config: &Config) -> Vec<Finding> {
 }
 
 async fn state(path: &Path) -> Result<String, Vec<Trouble>> {
-    let one = |error: &dyn std::error::Error| vec![Trouble { message: causes(error), hint: None }];
+    let one = |error: &dyn std::error::Error| {
+        let (message, hint) = told(error);
+        vec![Trouble { message, hint }]
+    };
     let state = match StateDir::open(path) {
         Ok(state) => state,
         // The running daemon has checked the rest when it began.

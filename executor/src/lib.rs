@@ -37,3 +37,19 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+/// What a person is told of an error: what happened with its causes, and the hint that some end with.
+pub fn told(error: &dyn std::error::Error) -> (String, Option<String>) {
+    let own = error.to_string();
+    let (what, hint) = match own.split_once(HINT) {
+        Some((what, hint)) => (what, Some(hint.to_owned())),
+        None => (own.as_str(), None),
+    };
+    match error.source().map(causes) {
+        // The mistakes of a configuration are a list, each with a hint of its own.
+        None => (own.clone(), None),
+        Some(cause) => (format!("{what}: {cause}"), hint),
+    }
+}
+
+const HINT: &str = "\n  hint: ";

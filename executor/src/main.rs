@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use landfall_executor::cli::Cli;
 use landfall_executor::config::{Config, DEFAULT_CONFIG};
-use landfall_executor::{check, daemon};
+use landfall_executor::{check, daemon, told};
 
 /// One for deploys, one for everything else; the daemon waits most of its time.
 const WORKER_THREADS: usize = 2;
@@ -85,22 +85,10 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// What happened with its causes, before the hint that some errors end with.
 fn fail(error: &dyn Error) -> ExitCode {
-    let said = error.to_string();
-    let (what, hint) = match said.split_once("\n  hint: ") {
-        Some((what, hint)) if error.source().is_some() => (what, Some(hint)),
-        _ => (said.as_str(), None),
-    };
-    eprint!("error: {what}");
-    let mut below = error.source();
-    while let Some(cause) = below {
-        eprint!(": {cause}");
-        below = cause.source();
-    }
-    match hint {
-        Some(hint) => eprintln!("\n  hint: {hint}"),
-        None => eprintln!(),
+    match told(error) {
+        (what, Some(hint)) => eprintln!("error: {what}\n  hint: {hint}"),
+        (what, None) => eprintln!("error: {what}"),
     }
     ExitCode::FAILURE
 }
