@@ -314,6 +314,16 @@ impl Scenario {
         Ok(())
     }
 
+    /// Writes the stack's compose file where the CLI runs; returns its name.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn compose_file(&self, name: &str, stack: &Stack) -> Result<String> {
+        let name = format!("{name}.yml");
+        std::fs::write(self.folder.path().join("cli").join(&name), stack.text())?;
+        Ok(name)
+    }
+
     /// The CLI, set up for this environment as a CI job would.
     ///
     /// # Errors

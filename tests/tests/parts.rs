@@ -21,7 +21,7 @@ async fn images_are_pushed_pulled_and_tampered_with() -> Result<()> {
     let here = engine.images(&image.repository)?;
     engine.remove_images(&format!("{name}*"))?;
     assert_eq!(said, "v1\nok\n");
-    assert_eq!(here, [image.digest.clone()]);
+    assert_eq!(here, std::slice::from_ref(&image.digest));
     assert!(engine.images(&image.repository)?.is_empty());
 
     // The engine keeps manifests that it has seen for a while, so this is about another one.
