@@ -3,6 +3,7 @@
 //! The first line is `deploy v2 [over v1] [backup] [migration] [smoke=N] [bake=MS]`; then one input a line: `ok`, `fail CODE MESSAGE`,
 //! `runs SERVICE=DIGIT` (the digest's repeated digit), `superseded N`, `resumed`, `wait MS`, `out-of-place EFFECT`.
 //! After every input the machine is also rebuilt from its journal and must be the same. `UPDATE_GOLDEN=1` writes what came out.
+#![allow(clippy::disallowed_methods, reason = "the engine does no IO; its tests read scenarios")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
