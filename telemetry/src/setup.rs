@@ -16,6 +16,7 @@ use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 /// Either of these switches the export of traces on (OpenTelemetry, "OTLP exporter configuration").
 const ENDPOINT_VARIABLES: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"];
+const SERVICE_NAME_VARIABLE: &str = "OTEL_SERVICE_NAME";
 /// The first of these that is set is the log filter.
 const FILTER_VARIABLES: [&str; 2] = ["LANDFALL_LOG", "RUST_LOG"];
 /// How long the end of a process waits for its last spans to be taken.
@@ -32,7 +33,7 @@ pub enum LogFormat {
 
 #[derive(Debug, Clone)]
 pub struct Options<'a> {
-    /// `service.name` of the traces.
+    /// `service.name` of the traces, unless `OTEL_SERVICE_NAME` says another.
     pub service_name: &'a str,
     pub log_format: LogFormat,
     /// Used when neither `LANDFALL_LOG` nor `RUST_LOG` is set.
@@ -99,7 +100,10 @@ fn is_export_configured() -> bool {
 
 fn provider(service_name: &str) -> Result<SdkTracerProvider, TelemetryError> {
     let exporter = SpanExporter::builder().with_http().build()?;
-    let resource = Resource::builder().with_service_name(service_name.to_owned()).build();
+    // The builder has read OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES; a name given here would win over what the operator says.
+    let is_named = env::var(SERVICE_NAME_VARIABLE).is_ok_and(|name| !name.is_empty());
+    let resource = Resource::builder();
+    let resource = if is_named { resource } else { resource.with_service_name(service_name.to_owned()) }.build();
     Ok(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
 }
 

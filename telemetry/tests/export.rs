@@ -45,7 +45,14 @@ fn the_traced_process() {
 fn play(part: &str, variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", "the_traced_process", "--nocapture"]).env(PART, part);
-    for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "LANDFALL_LOG", "RUST_LOG"] {
+    let heeded = [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_SERVICE_NAME",
+        "LANDFALL_LOG",
+        "RUST_LOG",
+    ];
+    for name in heeded {
         command.env_remove(name);
     }
     let output = command.envs(variables.iter().copied()).output().unwrap();
@@ -115,6 +122,15 @@ fn a_span_reaches_the_collector_with_its_link() {
         assert!(said.contains("traceparent=Some(\"00-"), "{said}");
         assert!(!said.contains("4bf92f3577b34da6"), "a deploy's trace is its own, not the promotion's:\n{said}");
     }
+}
+
+#[test]
+fn the_operator_names_the_service() {
+    let (address, received) = collector();
+    let endpoint = format!("http://{address}");
+    play("human", &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint), ("OTEL_SERVICE_NAME", "deploys-of-ours")]);
+    let (_, body) = received.recv_timeout(COLLECTOR_DEADLINE).unwrap();
+    assert!(contains(&body, b"deploys-of-ours") && !contains(&body, b"landfall-test"));
 }
 
 #[test]
