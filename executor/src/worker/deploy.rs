@@ -1,8 +1,10 @@
 //! One deploy: the machine between the journal and the hands.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use landfall_deploy::{Effect, Evidence, IllegalInput, Input, Machine, Order};
 use landfall_schema::Timestamp;
 use landfall_schema::bundle::Bundle;
@@ -230,7 +232,12 @@ async fn act<H: CarryOut>(
         shared.persist(|journal| journal.commit(&order, &bundle, now)).await;
         context.last_good = last_good(&shared, &order).await.unwrap_or(context.last_good);
     }
-    let result = hands.carry_out(effect, &order, &context).await;
+    // A defect in one step is that step's failure: the deploy goes back, and other deploys go on.
+    let result =
+        AssertUnwindSafe(hands.carry_out(effect, &order, &context)).catch_unwind().await.unwrap_or_else(|_| {
+            let text = format!("a defect of the executor ended the {} step; its log tells more", effect.noun());
+            Err(Reason::new(ReasonCode::Internal, text).hint("please report it with the executor's log"))
+        });
     let bundle = match (effect, &result) {
         (Effect::Observe, Ok(_)) => hands.bundle(&order, &context).await.ok(),
         _ => None,

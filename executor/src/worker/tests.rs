@@ -19,6 +19,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 struct Puppet {
     done: Mutex<Vec<(u64, Effect)>>,
     fails: Mutex<HashMap<(u64, Effect), ReasonCode>>,
+    panics: Mutex<Vec<(u64, Effect)>>,
     /// Effects that are not finished before they are let go.
     holds: Mutex<HashMap<(u64, Effect), Arc<Notify>>>,
 }
@@ -55,6 +56,7 @@ impl CarryOut for Puppet {
         if let Some(hold) = hold {
             hold.notified().await;
         }
+        assert!(!self.panics.lock().unwrap().contains(&key), "as told");
         if let Some(code) = self.fails.lock().unwrap().get(&key) {
             return Err(Reason::new(*code, "as told"));
         }
@@ -194,6 +196,18 @@ async fn a_good_release_is_committed_and_a_bad_one_rolled_back() {
         .collect();
     let terminal: Vec<bool> = outcomes.iter().map(|outcome| outcome.kind.is_terminal()).collect();
     assert_eq!(settled, terminal, "a message is settled by its terminal outcome and by no other");
+}
+
+#[tokio::test]
+async fn a_defect_in_a_step_is_its_failure() {
+    let stage = Stage::set(Puppet::default()).await;
+    stage.hands.panics.lock().unwrap().push((2, Effect::Update));
+    stage.promote(samples::taken(1)).await;
+    assert_eq!(stage.ended(1).await, "1:succeeded");
+    stage.promote(samples::taken(2)).await;
+    assert_eq!(stage.ended(2).await, "1:succeeded 2:rolled_back");
+    stage.promote(samples::taken(3)).await;
+    assert_eq!(stage.ended(3).await, "1:succeeded 2:rolled_back 3:succeeded");
 }
 
 #[tokio::test]
