@@ -91,7 +91,7 @@ fn promotion(env: &str, app: &str, counter: u64) -> CloudEvent<Promotion> {
         images: Default::default(),
         variables: Default::default(),
         bundle: BundleRef { digest: Digest::of(b"bundle"), bytes: 6 },
-        plan: RolloutPlan { waves: Vec::new(), deadline_ms: 1, bake_ms: 0 },
+        plan: RolloutPlan { waves: Vec::new(), only_named: false, deadline_ms: 1, bake_ms: 0 },
         author: "test".to_owned(),
         link: None,
         expires_at: Timestamp::UNIX_EPOCH,

@@ -233,7 +233,12 @@ fn order(release: &str, bake_ms: u64) -> Order {
             )]),
             variables: BTreeMap::new(),
             bundle: BundleRef { digest: digest("0"), bytes: 1 },
-            plan: RolloutPlan { waves: vec![Wave { hosts: vec![host] }], deadline_ms: 900_000, bake_ms },
+            plan: RolloutPlan {
+                waves: vec![Wave { hosts: vec![host] }],
+                only_named: false,
+                deadline_ms: 900_000,
+                bake_ms,
+            },
             author: "ci".to_owned(),
             link: None,
             expires_at: Timestamp::MAX,

@@ -133,6 +133,7 @@ pub fn judge<A>(message: &Delivered, facts: &Facts<'_, A>) -> Verdict {
     }
     match permitted(&event, &subject, facts) {
         Err(reason) => Verdict::Refuse { reason, refused: Refused { app: subject.app, event: Box::new(event) } },
+        Ok(()) if is_for_others(&event.data, facts.host) => Verdict::Ignore(Ignored::NotOnThisHost),
         Ok(()) => Verdict::Take(Box::new(Taken {
             order: Order { host: facts.host.clone(), id: event.id, promotion: event.data },
             message: MessageId::of(message),
@@ -141,6 +142,10 @@ pub fn judge<A>(message: &Delivered, facts: &Facts<'_, A>) -> Verdict {
             traceparent: message.traceparent.clone(),
         })),
     }
+}
+
+fn is_for_others(promotion: &Promotion, host: &HostName) -> bool {
+    promotion.plan.only_named && promotion.plan.hosts().all(|named| named != host)
 }
 
 /// Bytes, then signature, then content.

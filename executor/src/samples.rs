@@ -42,6 +42,7 @@ pub(crate) fn promotion(counter: u64) -> Promotion {
         variables: BTreeMap::new(),
         bundle: BundleRef { digest: reference.digest, bytes: reference.bytes },
         plan: RolloutPlan {
+            only_named: false,
             waves: vec![Wave { hosts: vec!["host-a".parse().unwrap()] }],
             deadline_ms: 600_000,
             bake_ms: 0,

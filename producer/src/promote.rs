@@ -66,8 +66,7 @@ pub struct PromoteArgs {
 /// What `promote` and `rollback` share.
 #[derive(Debug, Args)]
 pub struct RolloutArgs {
-    /// The hosts that are waited for and decide the exit code. Default: every host that is present and takes the application. Others
-    /// that take the application follow too, when they come
+    /// Only these hosts take it. Default: every host of the environment that takes the application; those that are present are waited for
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     pub hosts: Vec<HostName>,
     /// After this long without an end a host counts as not reached
@@ -178,7 +177,12 @@ pub fn show(event: &CloudEvent<Promotion>, cli: &Session) -> Result<(), CliError
 
 impl RolloutArgs {
     pub fn plan(&self, hosts: Vec<HostName>, bake_ms: u64) -> RolloutPlan {
-        RolloutPlan { waves: vec![Wave { hosts }], deadline_ms: self.deadline, bake_ms }
+        RolloutPlan {
+            waves: vec![Wave { hosts }],
+            only_named: !self.hosts.is_empty(),
+            deadline_ms: self.deadline,
+            bake_ms,
+        }
     }
 
     pub fn author(&self) -> String {

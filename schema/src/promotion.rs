@@ -73,6 +73,9 @@ pub struct BundleRef {
 pub struct RolloutPlan {
     /// Hosts that were present when the release was promoted, wave by wave. One wave is all at once.
     pub waves: Vec<Wave>,
+    /// Hosts that are not named leave the promotion alone. Without it, a host that was away takes it when it is back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_named: bool,
     /// After this long without a terminal outcome a host counts as not reached.
     pub deadline_ms: u64,
     /// How long a proven release is watched before it is committed.

@@ -53,7 +53,7 @@ impl Draft {
             images: stack.images()?,
             variables: std::collections::BTreeMap::new(),
             bundle: reference,
-            plan: RolloutPlan { waves: vec![Wave { hosts }], deadline_ms: DEADLINE_MS, bake_ms: 0 },
+            plan: RolloutPlan { waves: vec![Wave { hosts }], only_named: false, deadline_ms: DEADLINE_MS, bake_ms: 0 },
             author: "tests".to_owned(),
             link: None,
             expires_at: now + VALID_FOR,

@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used)]
+use landfall_schema::promotion::Wave;
 use landfall_schema::signature::SigningKey;
 
 use super::*;
@@ -57,6 +58,13 @@ fn check(change: impl FnOnce(&mut Scene), expect: &str) {
 #[test]
 fn what_is_good_is_taken() {
     check(|_| {}, "take #5");
+    check(
+        |scene| {
+            scene.event.data.plan.only_named = true;
+            scene.sign();
+        },
+        "take #5",
+    );
     check(|scene| scene.standing = None, "take #5");
     check(|scene| scene.edit("\"specversion\"", "\"unknownextension\":1,\"specversion\""), "take #5");
 }
@@ -168,4 +176,17 @@ fn a_message_is_named_by_all_of_it() {
     ] {
         assert_ne!(MessageId::of(&other), id);
     }
+}
+
+#[test]
+fn a_plan_for_named_hosts_only_leaves_the_others_alone() {
+    let only = |host: &'static str| {
+        move |scene: &mut Scene| {
+            scene.event.data.plan.only_named = true;
+            scene.event.data.plan.waves = vec![Wave { hosts: vec![host.parse().unwrap()] }];
+            scene.sign();
+        }
+    };
+    check(only("host-a"), "take #5");
+    check(only("host-b"), "ignore NotOnThisHost");
 }

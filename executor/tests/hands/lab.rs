@@ -135,7 +135,7 @@ impl App {
             images: release.images.clone(),
             variables: release.variables.clone(),
             bundle: reference,
-            plan: RolloutPlan { waves: Vec::new(), deadline_ms: 60_000, bake_ms: release.bake_ms },
+            plan: RolloutPlan { waves: Vec::new(), only_named: false, deadline_ms: 60_000, bake_ms: release.bake_ms },
             author: "test".to_owned(),
             link: None,
             expires_at: Timestamp::MAX,

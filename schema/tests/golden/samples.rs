@@ -59,6 +59,7 @@ pub(super) fn promotion() -> CloudEvent<Promotion> {
         variables: BTreeMap::from([("LOG_LEVEL".to_owned(), "info".to_owned())]),
         bundle: BundleRef { digest: Digest::of(b"bundle"), bytes: 812 },
         plan: RolloutPlan {
+            only_named: false,
             waves: vec![Wave { hosts: vec![host("host-a")] }, Wave { hosts: vec![host("host-b")] }],
             deadline_ms: 900_000,
             bake_ms: 5_000,
