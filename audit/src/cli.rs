@@ -1,7 +1,5 @@
 //! The command line. Values are read as text here and judged together in [`crate::settings`], so that all mistakes are told at once.
 
-use std::path::PathBuf;
-
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Stores every promotion and every outcome of the bus in a ledger, and tells what became of them.
@@ -55,7 +53,7 @@ pub struct RunArgs {
 
     /// A NATS credentials file [env: LANDFALL_CREDS, NATS_CREDS]
     #[arg(long, value_name = "FILE")]
-    pub creds: Option<PathBuf>,
+    pub creds: Option<String>,
 
     /// The NATS user; its password is in --password-file or $NATS_PASSWORD
     #[arg(long, value_name = "NAME", env = "NATS_USER")]
@@ -63,11 +61,11 @@ pub struct RunArgs {
 
     /// A file with the NATS password alone
     #[arg(long, value_name = "FILE", env = "NATS_PASSWORD_FILE")]
-    pub password_file: Option<PathBuf>,
+    pub password_file: Option<String>,
 
     /// A PEM file with further certificate authorities
     #[arg(long, value_name = "FILE", env = "NATS_CA")]
-    pub ca: Option<PathBuf>,
+    pub ca: Option<String>,
 
     /// A public key whose signatures are trusted; repeatable. Without any, nothing is verified
     ///

@@ -13,9 +13,9 @@ use thiserror::Error;
 
 use crate::record::Source;
 
-/// How long the ledger may take to store a batch before the server delivers it again; longer than
-/// [`crate::ledger::STORE_TIMEOUT`].
-pub const ACK_WAIT: Duration = Duration::from_secs(60);
+/// After this long without an acknowledgement the server delivers a message again: how far the ledger lags at most after a crash. Storing
+/// may take longer, since what is delivered twice is stored once.
+pub const ACK_WAIT: Duration = Duration::from_secs(10);
 /// Messages that may be on their way at once.
 pub const ACK_PENDING_MAX: i64 = 1_000;
 /// The consumer's metadata entry that names its ledger.

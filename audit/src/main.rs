@@ -28,7 +28,7 @@ fn main() -> ExitCode {
             LogFormatArg::Human => LogFormat::Human,
             LogFormatArg::Json => LogFormat::Json,
         },
-        default_filter: if matches!(cli.command, Command::Run(_)) { "info" } else { "error" },
+        default_filter: if matches!(cli.command, Command::Run(_)) { "info,async_nats=warn" } else { "error" },
     };
     let telemetry = match landfall_telemetry::init(&options) {
         Ok(telemetry) => telemetry,

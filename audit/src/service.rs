@@ -16,8 +16,10 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::record::Source;
 use crate::settings::RunSettings;
 
-/// Time to commit and acknowledge what is in hand once the end was asked for.
+/// Time to commit what is in hand once the end was asked for.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+/// Time for the last acknowledgements to leave. A bus that is away takes none and delivers again; that is no failure.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two tries to reach the bus at first; doubles from the first to the second.
 const CONNECT_RETRY_MIN: Duration = Duration::from_millis(500);
 const CONNECT_RETRY_MAX: Duration = Duration::from_secs(15);
@@ -84,10 +86,13 @@ pub async fn run(settings: RunSettings) -> Result<(), ServiceError> {
         followers.spawn(async move { follower.run(&stop).await });
     }
     let ended = until_stopped(&mut followers, &stop).await;
-    // The others end with the first, and the acknowledgements must leave before the connection does.
+    // The others end with the first.
     stop.cancel();
-    let drained = timeout(DRAIN_TIMEOUT, drain(&mut followers, &bus)).await;
+    let drained = timeout(DRAIN_TIMEOUT, drain(&mut followers)).await;
     drop(followers);
+    if !matches!(timeout(FLUSH_TIMEOUT, bus.client().flush()).await, Ok(Ok(()))) {
+        tracing::debug!("the last acknowledgements were not sent");
+    }
     ledger.close().await;
     ended?;
     drained.unwrap_or(Err(ServiceError::Drain { limit: DRAIN_TIMEOUT }))?;
@@ -152,13 +157,9 @@ async fn until_stopped(
     }
 }
 
-async fn drain(followers: &mut JoinSet<Result<(), FollowError>>, bus: &Bus) -> Result<(), ServiceError> {
+async fn drain(followers: &mut JoinSet<Result<(), FollowError>>) -> Result<(), ServiceError> {
     while let Some(ended) = followers.join_next().await {
         ended??;
-    }
-    // A bus that is away takes no acknowledgement; it delivers again.
-    if let Err(error) = bus.client().flush().await {
-        tracing::debug!(%error, "the last acknowledgements were not sent");
     }
     Ok(())
 }

@@ -80,7 +80,13 @@ impl RunSettings {
         let mut reader = Reader { environment, problems: Vec::new() };
         let database = reader.database(global);
         let connect = reader.connect(args);
-        let trust = Trust(args.trust.iter().filter_map(|text| reader.trusted_key(text)).collect());
+        let trust = Trust(
+            args.trust
+                .iter()
+                .filter(|text| !text.trim().is_empty())
+                .filter_map(|text| reader.trusted_key(text))
+                .collect(),
+        );
         let consumer = reader.consumer(&args.name);
         match (database, consumer) {
             (Some(database), Some(consumer)) if reader.problems.is_empty() => {
@@ -128,7 +134,8 @@ impl Reader<'_> {
     }
 
     fn connect(&mut self, args: &RunArgs) -> ConnectOptions {
-        let server = args.server.clone().or_else(|| self.first(&["LANDFALL_SERVER", "NATS_URL"]));
+        let server =
+            args.server.clone().filter(|url| !url.is_empty()).or_else(|| self.first(&["LANDFALL_SERVER", "NATS_URL"]));
         let url = server.unwrap_or_else(|| DEFAULT_SERVER.to_owned());
         for one in url.split(',') {
             if one.trim().parse::<async_nats::ServerAddr>().is_err() {
@@ -136,16 +143,20 @@ impl Reader<'_> {
                 self.reject("--server", what, "an address looks like nats://nats.example.net:4222");
             }
         }
-        let creds = args.creds.clone().or_else(|| self.first(&["LANDFALL_CREDS", "NATS_CREDS"]).map(PathBuf::from));
-        for (at, path) in [("--creds", &creds), ("--ca", &args.ca)] {
+        let creds = args.creds.clone().filter(|path| !path.is_empty());
+        let creds = creds.or_else(|| self.first(&["LANDFALL_CREDS", "NATS_CREDS"])).map(PathBuf::from);
+        // A variable that is set but empty, as Compose passes it on, is not set.
+        let user = args.user.clone().filter(|user| !user.is_empty());
+        let password_file = args.password_file.as_deref().filter(|path| !path.is_empty());
+        let ca = args.ca.as_deref().filter(|path| !path.is_empty()).map(PathBuf::from);
+        let password = self.first(&["NATS_PASSWORD"]);
+        let password = password.or_else(|| self.secret("--password-file", Path::new(password_file?)));
+        for (at, path) in [("--creds", &creds), ("--ca", &ca)] {
             if let Some(path) = path {
                 self.readable(at, path);
             }
         }
-        let user = args.user.clone();
-        let password = self.first(&["NATS_PASSWORD"]);
-        let password = password.or_else(|| self.secret("--password-file", args.password_file.as_deref()?));
-        let is_password_named = password.is_some() || args.password_file.is_some();
+        let is_password_named = password.is_some() || password_file.is_some();
         if user.is_some() != is_password_named && creds.is_none() {
             let (has, lacks) = if user.is_some() { ("--user", "a password") } else { ("--password-file", "--user") };
             self.reject(has, format!("stands without {lacks}"), "--user and --password-file belong together");
@@ -157,7 +168,7 @@ impl Reader<'_> {
             user_password: user.zip(password),
             token: self.first(&["NATS_TOKEN"]).or_else(|| self.secret_file("NATS_TOKEN_FILE")),
             nkey_seed: self.secret_file("NATS_NKEY"),
-            ca: args.ca.clone(),
+            ca,
         }
     }
 
@@ -186,7 +197,7 @@ impl Reader<'_> {
         T: FromStr,
         T::Err: fmt::Display,
     {
-        match text?.parse() {
+        match text.filter(|text| !text.is_empty())?.parse() {
             Ok(name) => Some(name),
             Err(error) => {
                 self.reject(at, T::Err::to_string(&error), "`landfall-audit history` without it shows the names");
@@ -246,6 +257,16 @@ mod tests {
         assert_eq!(settings.connect.url, "nats://127.0.0.1:4222");
         assert_eq!(settings.database.to_string(), DEFAULT_FILE);
         assert_eq!(settings.consumer, "audit");
+    }
+
+    #[test]
+    fn what_is_set_but_empty_is_not_set() {
+        let settings =
+            run(&["--trust", "", "--user", "", "--password-file", "", "--ca", "", "--database", ""], &[]).unwrap();
+        assert!(
+            settings.trust.0.is_empty() && settings.connect.user_password.is_none() && settings.connect.ca.is_none()
+        );
+        assert_eq!(settings.database.to_string(), DEFAULT_FILE);
     }
 
     #[test]
