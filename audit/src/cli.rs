@@ -29,7 +29,9 @@ pub struct GlobalArgs {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormatArg {
+    // A variable that is set but empty is not set.
     #[default]
+    #[value(alias = "")]
     Human,
     Json,
 }
@@ -74,7 +76,7 @@ pub struct RunArgs {
     pub trust: Vec<String>,
 
     /// The name of the durable consumers on the bus; every ledger needs its own
-    #[arg(long, value_name = "NAME", env = "LANDFALL_AUDIT_NAME", default_value = "audit")]
+    #[arg(long, value_name = "NAME", env = "LANDFALL_AUDIT_NAME", default_value = crate::settings::DEFAULT_NAME)]
     pub name: String,
 }
 

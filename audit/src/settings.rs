@@ -14,6 +14,8 @@ use crate::ledger::{DEFAULT_FILE, Database};
 use crate::trust::{Trust, TrustedKey};
 
 const DEFAULT_SERVER: &str = "nats://127.0.0.1:4222";
+/// Of the consumers.
+pub const DEFAULT_NAME: &str = "audit";
 /// The server allows more; it also becomes part of subjects.
 const CONSUMER_NAME_MAX_BYTES: usize = 63;
 
@@ -87,7 +89,8 @@ impl RunSettings {
                 .filter_map(|text| reader.trusted_key(text))
                 .collect(),
         );
-        let consumer = reader.consumer(&args.name);
+        let consumer =
+            reader.consumer(Some(args.name.as_str()).filter(|name| !name.is_empty()).unwrap_or(DEFAULT_NAME));
         match (database, consumer) {
             (Some(database), Some(consumer)) if reader.problems.is_empty() => {
                 Ok(Self { connect, database, trust, consumer })
@@ -184,7 +187,7 @@ impl Reader<'_> {
 
     fn consumer(&mut self, name: &str) -> Option<String> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-        if !name.is_empty() && name.len() <= CONSUMER_NAME_MAX_BYTES && name.chars().all(plain) {
+        if name.len() <= CONSUMER_NAME_MAX_BYTES && name.chars().all(plain) {
             return Some(name.to_owned());
         }
         let shown: String = name.chars().take(CONSUMER_NAME_MAX_BYTES).collect();
@@ -261,8 +264,26 @@ mod tests {
 
     #[test]
     fn what_is_set_but_empty_is_not_set() {
-        let settings =
-            run(&["--trust", "", "--user", "", "--password-file", "", "--ca", "", "--database", ""], &[]).unwrap();
+        let settings = run(
+            &[
+                "--trust",
+                "",
+                "--user",
+                "",
+                "--password-file",
+                "",
+                "--ca",
+                "",
+                "--database",
+                "",
+                "--name",
+                "",
+                "--log-format",
+                "",
+            ],
+            &[],
+        )
+        .unwrap();
         assert!(
             settings.trust.0.is_empty() && settings.connect.user_password.is_none() && settings.connect.ca.is_none()
         );
