@@ -15,6 +15,8 @@ pub struct Lab {
     pub docker_host: String,
     /// The program.
     pub nats_server: PathBuf,
+    /// The oldest version that is supported.
+    pub nats_server_floor: PathBuf,
     /// `address:port` of a registry that asks nobody who they are.
     pub registry: String,
     pub private_registry: PrivateRegistry,
@@ -45,6 +47,7 @@ impl Lab {
         Ok(Self {
             docker_host: variable("DOCKER_HOST")?,
             nats_server: variable("LANDFALL_LAB_NATS_SERVER")?.into(),
+            nats_server_floor: variable("LANDFALL_LAB_NATS_SERVER_FLOOR")?.into(),
             registry: variable("LANDFALL_LAB_REGISTRY")?,
             private_registry: PrivateRegistry {
                 address: variable("LANDFALL_LAB_REGISTRY_AUTH")?,

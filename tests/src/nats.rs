@@ -29,12 +29,20 @@ impl NatsServer {
     /// # Errors
     /// When the server does not come up.
     pub async fn start(lab: &Lab) -> Result<Self> {
-        let mut server = Self {
-            program: lab.nats_server.clone(),
-            folder: TempDir::with_prefix("landfall-nats-")?,
-            port: names::free_port()?,
-            process: None,
-        };
+        Self::start_program(lab.nats_server.clone()).await
+    }
+
+    /// The oldest version that is supported.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_floor(lab: &Lab) -> Result<Self> {
+        Self::start_program(lab.nats_server_floor.clone()).await
+    }
+
+    async fn start_program(program: PathBuf) -> Result<Self> {
+        let mut server =
+            Self { program, folder: TempDir::with_prefix("landfall-nats-")?, port: names::free_port()?, process: None };
         server.up().await?;
         Ok(server)
     }

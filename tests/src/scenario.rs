@@ -69,6 +69,14 @@ impl Scenario {
     pub async fn without_hosts() -> Result<Self> {
         let lab = Lab::from_env()?;
         let nats = NatsServer::start(&lab).await?;
+        Self::on(lab, nats).await
+    }
+
+    /// As [`Self::without_hosts`], on this server.
+    ///
+    /// # Errors
+    /// As [`Self::without_hosts`].
+    pub async fn on(lab: Lab, nats: NatsServer) -> Result<Self> {
         let bus = nats.connect().await?;
         bus.apply().await?;
         Ok(Self {

@@ -8,6 +8,8 @@ use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::presence::Presence;
 use landfall_schema::signature::{PublicKey, verify};
 use landfall_tests::image::AppImage;
+use landfall_tests::lab::Lab;
+use landfall_tests::nats::NatsServer;
 use landfall_tests::promotion::Draft;
 use landfall_tests::scenario::Scenario;
 use landfall_tests::stack::Stack;
@@ -251,4 +253,32 @@ async fn a_newer_promotion_comes_before_one_that_has_touched_nothing() -> Result
     assert_eq!(outcome.kind, OutcomeKind::DeploySuperseded, "{outcome:#?}");
     assert!(!directory.join("data/migrated").exists(), "the superseded release migrated");
     scenario.assert_runs(&v3, "v3").await
+}
+
+#[tokio::test]
+async fn the_oldest_supported_server_will_do() -> Result<()> {
+    let lab = Lab::from_env()?;
+    let nats = NatsServer::start_floor(&lab).await?;
+    let mut scenario = Scenario::on(lab, nats).await?;
+    scenario.add_host("host-a", |_| {}).await?;
+    scenario.deploy_v1().await?;
+    let bad = scenario.push("v2", AppImage::version("v2").exits(1)).await?;
+    assert_eq!(scenario.deploy(&Stack::app(&bad)).await?.kind, OutcomeKind::DeployRolledBack);
+    scenario.assert_serves("v1").await
+}
+
+#[tokio::test]
+async fn the_trace_of_the_promotion_goes_on_in_every_outcome() -> Result<()> {
+    let mut scenario = Scenario::start().await?;
+    let v1 = scenario.push("v1", AppImage::version("v1")).await?;
+    let draft = scenario.draft(&Stack::app(&v1))?;
+    draft.store_bundle(&scenario.bus).await?;
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    scenario.bus.publish_promotion(&draft.event, &scenario.promoter, 0, Some(parent)).await?;
+    assert_eq!(scenario.terminal(0, 1).await?.kind, OutcomeKind::DeploySucceeded);
+    for published in scenario.outcomes.seen() {
+        let trace = published.message.traceparent.as_deref().unwrap_or_default();
+        assert!(trace.contains("4bf92f3577b34da6a3ce929d0e0e4736"), "{trace:?} of {}", published.data.kind);
+    }
+    Ok(())
 }

@@ -272,3 +272,62 @@ async fn a_failing_backup_service_stops_the_deploy() -> Result<()> {
     assert!(!directory.join("data/order").exists(), "the migration ran although the backup failed");
     Ok(())
 }
+
+/// The database as a service of the stack, which most stacks have: a relay to the lab's PostgreSQL, with a health check.
+async fn with_database_service(scenario: &mut Scenario, stack: Stack) -> Result<Stack> {
+    let port = scenario.lab.postgres_gateway_url.rsplit_once(':').and_then(|(_, rest)| rest.split_once('/')).unwrap().0;
+    let relay = format!("touch /up; exec nc -ll -p 5432 -e /bin/nc {} {port}", scenario.lab.gateway);
+    let relay = scenario.push("relay", AppImage::version("relay").script(&relay)).await?;
+    let lines = "init: true\nstop_grace_period: 1s\nhealthcheck: {test: [CMD, test, -e, /up], interval: 100ms, timeout: 1s, retries: 50}";
+    Ok(stack.service("db", &relay, lines, ""))
+}
+
+/// The URL by which this stack's services reach the database.
+fn by_service(database: &Database) -> String {
+    let (login, path) = database.url.rsplit_once('@').unwrap();
+    format!("{login}@db:5432/{}", path.rsplit_once('/').unwrap().1)
+}
+
+#[tokio::test]
+async fn a_database_of_the_stack_is_started_before_it_is_migrated() -> Result<()> {
+    let mut scenario = Scenario::start().await?;
+    let database = Database::create(&scenario.lab).await?;
+    set(&mut scenario, "DATABASE_URL", &by_service(&database))?;
+    let v1 = scenario.push("v1", with(AppImage::version("v1"), &[ORDERS])).await?;
+    let app = Stack::app(&v1).app_settings(FROM_ENV).app_lines("depends_on: {db: {condition: service_healthy}}");
+    let stack = with_database_service(&mut scenario, app).await?;
+    scenario.succeed(&stack).await?;
+    let applied = scenario.reaches(0, 1, OutcomeKind::MigrationApplied).await?.migrations;
+    assert_eq!(applied.len(), 1, "{applied:?}");
+    scenario.assert_serves("v1").await?;
+
+    // The next release migrates while the same database container goes on.
+    let project = scenario.host().project.clone();
+    let before = scenario.engine.container_id(&project, "db")?;
+    let v2 = scenario.push("v2", with(AppImage::version("v2"), &[ORDERS, NOTE])).await?;
+    let app = Stack::app(&v2).app_settings(FROM_ENV).app_lines("depends_on: {db: {condition: service_healthy}}");
+    let stack = with_database_service(&mut scenario, app).await?;
+    scenario.succeed(&stack).await?;
+    scenario.assert_serves("v2").await?;
+    assert_eq!(scenario.engine.container_id(&project, "db")?, before, "the database was replaced");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_migrator_service_finds_its_database_up() -> Result<()> {
+    let mut scenario = Scenario::start().await?;
+    let v1 = scenario.push("v1", AppImage::version("v1")).await?;
+    let migrator =
+        scenario.push("migrator", AppImage::version("m").script("nc db 5432 </dev/null && echo done")).await?;
+    let app = Stack::app(&v1).app_lines(
+        "depends_on: {db: {condition: service_healthy}, migrator: {condition: service_completed_successfully}}",
+    );
+    let stack = with_database_service(&mut scenario, app).await?.service(
+        "migrator",
+        &migrator,
+        "init: true\nrestart: \"no\"\ndepends_on: {db: {condition: service_healthy}}",
+        "role: migrate",
+    );
+    scenario.succeed(&stack).await?;
+    scenario.assert_serves("v1").await
+}

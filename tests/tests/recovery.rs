@@ -206,3 +206,74 @@ async fn two_executors_of_one_state_folder_are_one_too_many() -> Result<()> {
     scenario.succeed(&Stack::app(&v2)).await?;
     scenario.assert_serves("v2").await
 }
+
+#[tokio::test]
+async fn an_executor_stops_while_the_bus_is_away_and_tells_later() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let (v2, stack) = slow_v2(&mut served).await?;
+    let counter = served.scenario.promote(&stack).await?;
+    served.scenario.reaches(0, counter, OutcomeKind::ReadinessProbing).await?;
+    served.scenario.nats.down().await?;
+    served.scenario.assert_serves("v2").await?;
+    let status = served.scenario.host().executor.terminate().await?;
+    assert!(status.success(), "SIGTERM ends with {status}");
+    served.scenario.nats.up().await?;
+    served.scenario.start_executor(0).await?;
+    let outcome = served.scenario.terminal(0, counter).await?;
+    assert_eq!(outcome.kind, OutcomeKind::DeploySucceeded, "{outcome:#?}");
+    served.scenario.assert_runs(&v2, "v2").await?;
+    assert_told_once(&served.scenario);
+    Ok(())
+}
+
+/// Rounds of the random test.
+const ROUNDS: u64 = 5;
+/// A deploy of these images takes about this long; kills come anywhere in it, and sometimes after it.
+const KILL_WITHIN_MS: u64 = 2_500;
+
+/// A small generator whose seed is printed, so that a failure can be had again with LANDFALL_TEST_SEED.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// Releases good and bad, and kills at any moment, against the simplest model: what serves is the last good one.
+#[tokio::test]
+async fn kills_at_random_moments_never_make_it_lie() -> Result<()> {
+    let given = std::env::var("LANDFALL_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed =
+        given.unwrap_or_else(|| u64::from(uuid::Uuid::now_v7().as_fields().2) << 16 | u64::from(std::process::id()));
+    eprintln!("LANDFALL_TEST_SEED={seed}");
+    let mut random = Random(seed);
+    let mut served = Served::v1().await?;
+    let (mut model, mut model_image) = ("v1".to_owned(), served.v1.clone());
+    for round in 2..2 + ROUNDS {
+        let version = format!("v{round}");
+        let image = AppImage::version(&version);
+        let (image, expected) = match random.below(3) {
+            0 => (image.exits(1), OutcomeKind::DeployRolledBack),
+            1 => (image.never_ready(), OutcomeKind::DeployRolledBack),
+            _ => (image, OutcomeKind::DeploySucceeded),
+        };
+        let image = served.scenario.push(&version, image).await?;
+        let ready = landfall_tests::stack::READY.replace("deadline_ms: 3000", "deadline_ms: 1500");
+        let counter = served.scenario.promote(&Stack::app_with(&image, &ready)).await?;
+        // Not a wait for something: the moment is what is tested.
+        let moment_ms = random.below(KILL_WITHIN_MS);
+        tokio::time::sleep(std::time::Duration::from_millis(moment_ms)).await;
+        served.scenario.host().executor.kill();
+        served.scenario.start_executor(0).await?;
+        let outcome = served.scenario.terminal(0, counter).await?;
+        assert_eq!(outcome.kind, expected, "seed {seed}, round {round}, killed after {moment_ms} ms: {outcome:#?}");
+        if expected == OutcomeKind::DeploySucceeded {
+            (model, model_image) = (version, image);
+        }
+        served.scenario.assert_runs(&model_image, &model).await?;
+    }
+    assert_told_once(&served.scenario);
+    Ok(())
+}

@@ -140,3 +140,31 @@ async fn an_image_that_is_here_already_is_not_pulled_again() -> Result<()> {
     assert_eq!(outcome.kind, OutcomeKind::DeploySucceeded);
     served.scenario.assert_serves("v2").await
 }
+
+#[tokio::test]
+async fn dockers_credential_helpers_are_asked() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut scenario = Scenario::without_hosts().await?;
+    let folder = scenario.folder().join("helper");
+    std::fs::create_dir_all(&folder)?;
+    let private = scenario.lab.private_registry.clone();
+    let answer =
+        serde_json::json!({"ServerURL": private.address, "Username": private.user, "Secret": private.password});
+    let helper = folder.join("docker-credential-lab");
+    std::fs::write(&helper, format!("#!/bin/sh\ncat >/dev/null\ncat <<'JSON'\n{answer}\nJSON\n"))?;
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755))?;
+    let config = serde_json::json!({"credHelpers": {private.address.clone(): "lab"}});
+    std::fs::write(folder.join("config.json"), config.to_string())?;
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH")?);
+    let folder = folder.to_string_lossy().into_owned();
+    scenario
+        .add_host("host-a", |settings| {
+            settings.environment.insert("DOCKER_CONFIG".to_owned(), folder);
+            settings.environment.insert("PATH".to_owned(), path);
+        })
+        .await?;
+    let registry = Registry::private(&scenario.lab)?;
+    let v1 = registry.push(&scenario.repository, "v1", &AppImage::version("v1")).await?;
+    scenario.succeed(&Stack::app(&v1)).await?;
+    scenario.assert_runs(&v1, "v1").await
+}
