@@ -63,7 +63,12 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
             Err(illegal) => return worker.end(&job, OutcomeKind::DeployStuck, unreadable(&illegal)).await,
         };
         let shared = worker.shared.clone();
-        let traceparent = job.deploy_traceparent.clone().or_else(traceparent_of_current_span);
+        // Where nothing is traced, the promotion's own context is passed on.
+        let traceparent = job
+            .deploy_traceparent
+            .clone()
+            .or_else(traceparent_of_current_span)
+            .or_else(|| job.taken.traceparent.clone());
         if let (None, Some(made)) = (&job.deploy_traceparent, &traceparent)
             && let Err(error) = shared.journal.set_deploy_traceparent(&order, made).await
         {
