@@ -192,6 +192,10 @@ pub(crate) fn config_reason(stderr: &str, directory: &Path, redactor: &Redactor)
             directory.display()
         ));
     }
+    if let Some(place) = unreadable_env_file(&text) {
+        return Reason::new(ReasonCode::EnvFileMissing, format!("{place} cannot be understood"))
+            .hint("each line is NAME=VALUE, with quotes around values of several lines; `docker compose config` on the host says more");
+    }
     if has("is missing a value") {
         return Reason::new(ReasonCode::EnvFileMissing, text)
             .hint(format!("set the variable in {} on the host, or promote with it", env_file.display()));
@@ -205,6 +209,13 @@ pub(crate) fn config_reason(stderr: &str, directory: &Path, redactor: &Redactor)
     }
     Reason::new(ReasonCode::ComposeInvalid, format!("the compose file is not valid: {text}"))
         .hint("`docker compose config` in the stack's folder says the same; correct the file and promote again")
+}
+
+/// Compose repeats what it cannot understand of an env file, which may be a secret; only the place is told.
+fn unreadable_env_file(text: &str) -> Option<String> {
+    let (path, why) = text.split_once("failed to read ")?.1.split_once(": ")?;
+    let line = why.strip_prefix("line ").and_then(|why| why.split_once(':'));
+    Some(line.map_or(path.to_owned(), |(number, _)| format!("{path}, line {number}")))
 }
 
 /// Why Compose could not bring the stack to what it should be.
@@ -282,6 +293,14 @@ mod tests {
             ReasonCode::ComposeInvalid
         );
         assert_eq!(config(""), ReasonCode::ComposeInvalid);
+    }
+
+    #[test]
+    fn a_line_of_an_env_file_is_not_repeated() {
+        let stderr = "failed to read /opt/shop/.env: line 2: unexpected character \"!\" in variable name \"s3cret!x\"";
+        let reason = config_reason(stderr, Path::new("/opt/shop"), &Redactor::default());
+        assert_eq!(reason.code, ReasonCode::EnvFileMissing);
+        assert_eq!(reason.message, "/opt/shop/.env, line 2 cannot be understood");
     }
 
     #[test]

@@ -114,8 +114,18 @@ impl Hands {
 
     async fn start_one_shot(&self, shot: &OneShot<'_>, container: &str) -> Result<(), Reason> {
         let label = format!("{LABEL_COUNTER}={}", shot.stack.counter.0);
-        let mut args =
-            vec!["run", "--detach", "--no-TTY", "--no-deps", "--name", container, "--label", &label, shot.service];
+        let mut args = vec![
+            "run",
+            "--detach",
+            "--no-TTY",
+            "--no-deps",
+            "--name",
+            container,
+            "--label",
+            &label,
+            "--",
+            shot.service,
+        ];
         args.extend(shot.command.iter().map(String::as_str));
         let deadline = shot.deadline.min(Instant::now() + START_TIMEOUT);
         let output = self.compose.change(&shot.stack.invocation, &args, deadline).await?;
@@ -161,7 +171,7 @@ impl Hands {
             return Ok(());
         }
         let deadline = deadline.min(Instant::now() + Duration::from_millis(DEPENDENCIES_DEADLINE_MS));
-        let mut args = vec!["up", "--detach", "--no-build", "--pull", "never", "--no-deps", "--no-recreate"];
+        let mut args = vec!["up", "--detach", "--no-build", "--pull", "never", "--no-deps", "--no-recreate", "--"];
         args.extend(missing.iter().map(|name| name.as_str()));
         let output = self.compose.change(&stack.invocation, &args, deadline).await?;
         if output.code != Some(0) {

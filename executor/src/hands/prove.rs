@@ -111,12 +111,20 @@ impl Hands {
         }
         match self.preexisting(order.promotion.counter).await? {
             None => Ok(Evidence::Running { services: BTreeMap::new(), restarts: 0 }),
-            Some(found) => self.prove_preexisting(&found, deadline).await,
+            Some(found) => {
+                let stack = self.stack(order, context).await?;
+                self.prove_preexisting(&found, &stack.redactor, deadline).await
+            }
         }
     }
 
     /// Nothing is known of these services but their images and what health checks of their own say.
-    async fn prove_preexisting(&self, found: &Preexisting, deadline: Instant) -> Result<Evidence, Reason> {
+    async fn prove_preexisting(
+        &self,
+        found: &Preexisting,
+        redactor: &Redactor,
+        deadline: Instant,
+    ) -> Result<Evidence, Reason> {
         let services: Vec<Service> = found
             .image_ids
             .keys()
@@ -127,7 +135,7 @@ impl Hands {
                 depends_on: BTreeMap::new(),
             })
             .collect();
-        let proven = self.watch(services.iter().collect(), &Redactor::default(), deadline).await?;
+        let proven = self.watch(services.iter().collect(), redactor, deadline).await?;
         let services =
             proven.into_iter().filter_map(|one| Some((one.service, Digest::new(one.image_id).ok()?))).collect();
         Ok(Evidence::Running { services, restarts: 0 })

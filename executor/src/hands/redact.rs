@@ -47,7 +47,8 @@ impl Redactor {
         for (name, value, min_chars) in lines {
             let secret = is_secret_name(name) && value.len() >= SECRET_MIN_CHARS;
             let plain = PLAIN_WORDS.contains(&value)
-                || value.bytes().all(|b| b.is_ascii_digit())
+                // Ports and counts; a long number in a secret's place is one.
+                || value.bytes().all(|b| b.is_ascii_digit()) && !(secret && value.len() >= VALUE_MIN_CHARS)
                 || value.parse::<bool>().is_ok();
             if !public.contains(value) && (secret || value.len() >= min_chars) && !plain {
                 secrets.insert(value.to_owned());
@@ -131,6 +132,13 @@ mod tests {
             redactor.clean(text),
             "*** on 300000 in production with ***, *** *** v1.2.3-main /var/lib/postgresql ***"
         );
+    }
+
+    #[test]
+    fn a_password_of_digits_is_masked_and_a_port_is_not() {
+        let host = [("DB_PASSWORD", "84729104"), ("KEYCLOAK_PORT", "8080"), ("MEMORY_BYTES", "67108864")];
+        let redactor = Redactor::new(host.into_iter(), std::iter::empty(), &BTreeSet::new());
+        assert_eq!(redactor.clean("84729104 8080 67108864"), "*** 8080 67108864");
     }
 
     #[test]

@@ -106,6 +106,7 @@ impl Hands {
         let override_text = overrides::full(&images, &services);
         self.keep(&invocation.files[bundle.compose.len()], override_text.as_bytes()).await?;
         let settings = settings::of_stack(&model).map_err(told)?;
+        settings::check_smoke_services(&settings, &services.keys().map(ServiceName::as_str).collect()).map_err(told)?;
         let stack = Arc::new(Stack { counter: promotion.counter, invocation, settings, services, redactor, model });
         self.keep_serving(&stack).await?;
         self.remember(&stack);

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::compose::{self, Invocation};
 use super::former::Preexisting;
-use super::redact::Redactor;
 use super::{Context, Hands, effect_deadline, overrides};
 
 const FORMER_OVERRIDE: &str = "former.override.yml";
@@ -58,7 +57,7 @@ impl Hands {
         }
         invocation.files.push(path);
         let names: Vec<&str> = images.keys().map(ServiceName::as_str).collect();
-        let mut args = vec!["up", "--detach", "--no-build", "--pull", "never", "--no-deps", "--remove-orphans"];
+        let mut args = vec!["up", "--detach", "--no-build", "--pull", "never", "--no-deps", "--remove-orphans", "--"];
         args.extend(&names);
         let output = self.compose.change(&invocation, &args, deadline).await?;
         if output.code != Some(0) {
@@ -85,8 +84,8 @@ impl Hands {
         if output.code == Some(0) {
             return Ok(());
         }
-        let reason = compose::up_reason(&output.stderr, &Redactor::default());
-        Err(Reason { code: ReasonCode::RollbackFailed, message: stack.redactor.clean(&reason.message), ..reason }
+        let reason = compose::up_reason(&output.stderr, &stack.redactor);
+        Err(Reason { code: ReasonCode::RollbackFailed, ..reason }
             .hint(format!("`docker compose --project-name {} down` on the host", stack.invocation.project)))
     }
 }

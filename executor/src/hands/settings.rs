@@ -1,5 +1,7 @@
 //! Reads Landfall's own settings out of the rendered stack, and refuses those that could not work.
 
+use std::collections::BTreeSet;
+
 use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::stack::{EXTENSION, READY_INTERVAL_MIN_MS, Readiness, ServiceSettings, SmokeTest, StackSettings};
 use serde_json::Value;
@@ -17,6 +19,17 @@ pub(crate) fn of_stack(model: &Value) -> Result<StackSettings, Reason> {
         check_wait(name, value).map_err(|why| invalid("x-landfall at the top", &why))?;
     }
     Ok(settings)
+}
+
+/// A smoke test runs in a service of the stack, and not in what looks like one to Compose's command line.
+pub(crate) fn check_smoke_services(settings: &StackSettings, known: &BTreeSet<&str>) -> Result<(), Reason> {
+    for (index, test) in settings.smoke.iter().enumerate() {
+        if let Some(run) = test.run.as_ref().filter(|run| !known.contains(run.service.as_str())) {
+            let why = format!("run.service is {:.80?}, which the compose file does not define", run.service);
+            return Err(invalid(&format!("smoke test {}", index + 1), &why));
+        }
+    }
+    Ok(())
 }
 
 /// `x-landfall` of one service.
@@ -122,6 +135,16 @@ mod tests {
         check(json!({ "ready": { "http": { "port": 80, "path": "x" } } }), "slash");
         check(json!({ "migrations": { "path": "m", "url": "sqlite:///x" } }), "absolute");
         check(json!({ "migrations": { "path": "/m", "url": "" } }), "is its variable set");
+    }
+
+    #[test]
+    fn smoke_tests_run_in_services_of_the_stack() {
+        let check = |service: &str| {
+            let model = json!({ "x-landfall": { "smoke": [{ "run": { "service": service } }] } });
+            check_smoke_services(&of_stack(&model).unwrap(), &BTreeSet::from(["app"])).is_ok()
+        };
+        assert!(check("app"));
+        assert!(!check("other") && !check("--volume=/:/host"));
     }
 
     #[test]
