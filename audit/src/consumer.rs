@@ -13,9 +13,9 @@ use thiserror::Error;
 
 use crate::record::Source;
 
-/// After this long without an acknowledgement the server delivers a message again: how far the ledger lags at most after a crash. Storing
-/// may take longer, since what is delivered twice is stored once.
-pub const ACK_WAIT: Duration = Duration::from_secs(10);
+/// After this long without an acknowledgement the server delivers a message again. Storing may take longer, since what is delivered twice
+/// is stored once.
+pub const ACK_WAIT: Duration = Duration::from_secs(30);
 /// Messages that may be on their way at once.
 pub const ACK_PENDING_MAX: i64 = 1_000;
 /// The consumer's metadata entry that names its ledger.
@@ -70,6 +70,8 @@ pub struct Attached {
     pub consumer: Consumer<Config>,
     /// When the stream was made, in milliseconds since 1970.
     pub stream_created_ms: i64,
+    /// The consumer's own number of the next delivery. Another one means that a delivery was lost on the way.
+    pub next_delivery: u64,
     /// Messages that the ledger does not have yet, as far as the server knows.
     pub pending: u64,
 }
@@ -104,8 +106,9 @@ pub async fn find(bus: &Bus, source: Source) -> Result<Found, ConsumerError> {
     }
 }
 
-/// Finds or makes the durable. One that has acknowledged more than the ledger holds (the ledger was restored from a backup) is made
-/// anew, so that it delivers everything that is missing.
+/// Finds or makes the durable, so that it goes on exactly where the ledger ends. It is made anew when it would not: when it has
+/// acknowledged more than the ledger holds (restored from a backup), or when deliveries are open (to a process that crashed, say), which
+/// would come again only after newer ones. Order is what lets one number say how far the ledger is complete.
 ///
 /// # Errors
 /// [`ConsumerError`].
@@ -116,33 +119,36 @@ pub async fn attach(
     ledger: &str,
     held: u64,
 ) -> Result<Attached, ConsumerError> {
-    let stream_name = source.stream();
+    let stream = source.stream();
     let consumer = match look(found, source, name).await? {
         None => create(found, source, name, ledger, 1).await?,
         Some(consumer) => {
             check_owner(&consumer, source, name, ledger)?;
-            let acknowledged = consumer.cached_info().ack_floor.stream_sequence;
-            let complete = held.max(found.first_sequence.saturating_sub(1));
-            if acknowledged <= complete {
-                consumer
-            } else {
+            let info = consumer.cached_info();
+            let (acknowledged, open) = (info.ack_floor.stream_sequence, info.num_ack_pending);
+            let is_ahead = acknowledged > held.max(found.first_sequence.saturating_sub(1));
+            if is_ahead {
                 tracing::warn!(
-                    stream = stream_name,
+                    stream,
                     acknowledged,
                     held,
-                    "the ledger holds less than its consumer has acknowledged; reading again from there"
+                    "the ledger was behind its consumer; reading again from there"
                 );
-                let failed =
-                    |source: Cause| ConsumerError::Create { stream: stream_name, name: name.to_owned(), source };
+            }
+            if is_ahead || open > 0 {
+                tracing::debug!(stream, open, held, "making the consumer anew");
+                let failed = |cause: Cause| ConsumerError::Create { stream, name: name.to_owned(), source: cause };
                 found.stream.delete_consumer(name).await.map_err(|error| failed(error.into()))?;
                 create(found, source, name, ledger, held + 1).await?
+            } else {
+                consumer
             }
         }
     };
     check_settings(&consumer, source, name)?;
     let info = consumer.cached_info();
-    let pending = info.num_pending + info.num_ack_pending as u64;
-    Ok(Attached { stream_created_ms: found.created_ms, pending, consumer })
+    let (next_delivery, pending) = (info.delivered.consumer_sequence + 1, info.num_pending);
+    Ok(Attached { consumer, stream_created_ms: found.created_ms, next_delivery, pending })
 }
 
 async fn look(found: &Found, source: Source, name: &str) -> Result<Option<Consumer<Config>>, ConsumerError> {

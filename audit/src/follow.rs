@@ -33,6 +33,8 @@ pub enum FollowError {
     Ledger(#[from] LedgerError),
     #[error("the stream {stream} is interrupted")]
     Interrupted { stream: &'static str, source: pull::MessagesError },
+    #[error("a delivery of {stream} was lost: number {found} came instead of {expected}")]
+    Lost { stream: &'static str, expected: u64, found: u64 },
 }
 
 impl FollowError {
@@ -42,6 +44,9 @@ impl FollowError {
             Self::Consumer(error) => error.hint(),
             Self::Ledger(error) => error.hint().to_owned(),
             Self::Interrupted { .. } => "is NATS running and reachable from here?".to_owned(),
+            Self::Lost { .. } => {
+                "it is delivered again; if this repeats, a second landfall-audit uses the same --name".to_owned()
+            }
         }
     }
 
@@ -114,6 +119,7 @@ impl Follower {
             .await
             .map_err(unreadable)?;
         let mut batches = messages.ready_chunks(BATCH_MESSAGES);
+        let mut next_delivery = attached.next_delivery;
         loop {
             let batch = tokio::select! {
                 biased;
@@ -122,14 +128,7 @@ impl Follower {
             };
             // The stream ends only after an error that says why.
             let Some(batch) = batch else { return Ok(()) };
-            let mut interrupted = None;
-            let mut taken = Vec::with_capacity(batch.len());
-            for message in batch {
-                match message {
-                    Ok(message) => taken.push(message),
-                    Err(source) => interrupted = Some(FollowError::Interrupted { stream, source }),
-                }
-            }
+            let (taken, interrupted) = in_order(batch, stream, &mut next_delivery);
             if !self.keep(&taken, attached.stream_created_ms, stop).await {
                 return Ok(());
             }
@@ -200,6 +199,29 @@ impl Follower {
             "not following; trying again"
         );
     }
+}
+
+/// The messages up to the first that is not the next one, and why it is not.
+fn in_order(
+    batch: Vec<Result<Message, pull::MessagesError>>,
+    stream: &'static str,
+    next_delivery: &mut u64,
+) -> (Vec<Message>, Option<FollowError>) {
+    let mut taken = Vec::with_capacity(batch.len());
+    for message in batch {
+        let message = match message {
+            Ok(message) => message,
+            Err(source) => return (taken, Some(FollowError::Interrupted { stream, source })),
+        };
+        // What carries no number is no delivery of this consumer; it counts as number 0, which is never the next.
+        let found = message.info().map_or(0, |info| info.consumer_sequence);
+        if found != *next_delivery {
+            return (taken, Some(FollowError::Lost { stream, expected: *next_delivery, found }));
+        }
+        *next_delivery += 1;
+        taken.push(message);
+    }
+    (taken, None)
 }
 
 /// One line for what an operator wants to know of; the rest is for debugging.

@@ -19,7 +19,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const SUCCEEDED: &[u8] = include_bytes!("../../schema/golden/dev.landfall.deploy.succeeded.v1.json");
-/// For anything that a test waits for; a redelivery after a crash takes [`landfall_audit::consumer::ACK_WAIT`].
+/// For anything that a test waits for.
 const WAIT_LIMIT: Duration = Duration::from_secs(40);
 const POLL_INTERVAL: Duration = Duration::from_millis(30);
 
@@ -258,6 +258,36 @@ async fn a_restored_ledger_is_filled_again() {
     until_outcomes(&audit, &path, 8).await;
     assert!(audit.log().contains("reading again from there"), "{}", audit.log());
     assert!(audit.terminate().success());
+}
+
+/// What was on its way to a process that crashed comes at once, and before anything newer: else the ledger would claim to be complete
+/// up to where it is not.
+#[tokio::test]
+async fn after_a_crash_the_order_stays() {
+    let mut server = Server::new();
+    server.start();
+    let bus = server.bus().await;
+    bus.apply().await.unwrap();
+    let path = server.folder.path().join("ledger.sqlite");
+    publish(&bus, 700).await;
+    for _ in 0..3 {
+        let audit = Audit::start(&server, &path, &[]);
+        until_logged(&audit, "stream=\"OUTCOMES\"").await;
+        drop(audit);
+        std::fs::remove_file(server.folder.path().join("audit.log")).unwrap();
+    }
+    let begin = Instant::now();
+    let mut audit = Audit::start(&server, &path, &[]);
+    publish(&bus, 5).await;
+    until_outcomes(&audit, &path, 705).await;
+    assert!(begin.elapsed() < landfall_audit::consumer::ACK_WAIT, "{}", audit.log());
+    assert!(audit.terminate().success());
+
+    let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    let sequences: Vec<i64> =
+        sqlx::query_scalar("SELECT stream_sequence FROM outcomes ORDER BY rowid").fetch_all(&pool).await.unwrap();
+    assert!(sequences.is_sorted(), "stored out of order");
+    pool.close().await;
 }
 
 #[tokio::test]
