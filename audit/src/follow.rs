@@ -16,7 +16,7 @@ use crate::record::{Record, Source};
 use crate::trust::Trust;
 
 /// Messages that are committed together.
-const BATCH_MESSAGES: usize = 256;
+const BATCH_MESSAGES: usize = 64;
 /// Without a sign of life for twice as long, the connection to the consumer is made anew.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long one request for messages stands.
