@@ -20,9 +20,10 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct NatsServer {
     program: PathBuf,
-    folder: TempDir,
     port: u16,
+    // Dropped in this order: the server ends before its folder goes.
     process: Option<Process>,
+    folder: TempDir,
 }
 
 impl NatsServer {

@@ -227,7 +227,7 @@ async fn an_executor_stops_while_the_bus_is_away_and_tells_later() -> Result<()>
 }
 
 /// Rounds of the random test.
-const ROUNDS: u64 = 5;
+const ROUNDS: u64 = 3;
 /// A deploy of these images takes about this long; kills come anywhere in it, and sometimes after it.
 const KILL_WITHIN_MS: u64 = 2_500;
 
@@ -276,4 +276,33 @@ async fn kills_at_random_moments_never_make_it_lie() -> Result<()> {
     }
     assert_told_once(&served.scenario);
     Ok(())
+}
+
+#[tokio::test]
+async fn what_people_removed_by_hand_comes_back_with_the_next_deploy() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let container = served.scenario.container()?;
+    served.scenario.engine.docker(&["rm", "--force", &container])?;
+    let bad = served.scenario.push("v2", AppImage::version("v2").exits(1)).await?;
+    let outcome = served.scenario.deploy(&Stack::app(&bad)).await?;
+    assert_eq!(outcome.kind, OutcomeKind::DeployRolledBack, "{outcome:#?}");
+    served.scenario.assert_runs(&served.v1, "v1").await?;
+    let container = served.scenario.container()?;
+    served.scenario.engine.docker(&["rm", "--force", &container])?;
+    let v1 = Stack::app(&served.v1);
+    served.scenario.succeed(&v1).await?;
+    served.scenario.assert_runs(&served.v1, "v1").await
+}
+
+#[tokio::test]
+async fn a_host_that_lost_its_state_takes_over_what_runs() -> Result<()> {
+    let mut served = Served::v1().await?;
+    served.scenario.host().executor.terminate().await?;
+    std::fs::remove_dir_all(served.scenario.host().executor.state_dir())?;
+    served.scenario.start_executor(0).await?;
+    let bad = served.scenario.push("v2", AppImage::version("v2").exits(1)).await?;
+    let outcome = served.scenario.deploy(&Stack::app(&bad)).await?;
+    assert_eq!(outcome.kind, OutcomeKind::DeployRolledBack, "{outcome:#?}");
+    served.scenario.assert_runs(&served.v1, "v1").await?;
+    served.assert_goes_on().await
 }
