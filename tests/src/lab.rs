@@ -73,8 +73,10 @@ fn variable(name: &str) -> Result<String> {
 /// # Errors
 /// When it is not there.
 pub fn program(name: &str) -> Result<PathBuf> {
-    let test = env::current_exe()?;
-    let folder = test.parent().and_then(|deps| deps.parent()).context("the test runs outside of a target folder")?;
+    let running = env::current_exe()?;
+    let folder = running.parent().context("the running program has no folder")?;
+    // Tests are built into `deps`, below the programs.
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
     let path = folder.join(name);
     path.is_file()
         .then_some(path.clone())
