@@ -287,6 +287,10 @@ impl Machine {
                 self.end(OutcomeKind::DeployFailed, Some(reason), now);
             }
             Effect::Update | Effect::Prove | Effect::Smoke | Effect::Bake => self.turn_back(reason, now),
+            // Without its bundle the release cannot be written down as what this host goes back to, so it is not committed.
+            Effect::Commit if matches!(reason.code, ReasonCode::BundleMissing | ReasonCode::BundleDigest) => {
+                self.turn_back(reason, now);
+            }
             // The release serves and is proven; that old images could not be removed does not take that back.
             Effect::Commit => {
                 let running = self.running.clone();

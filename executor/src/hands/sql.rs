@@ -22,6 +22,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr};
 use tokio::time::Instant;
 
+mod confine;
+
 use super::Hands;
 use super::pull::repository_part;
 use super::redact::Redactor;
@@ -205,7 +207,15 @@ async fn apply_to_sqlite(plan: &Plan<'_>, migrator: &Migrator) -> Result<Vec<App
         .map_err(|_| plan.failed("migrations.url is not a SQLite URL"))?
         .create_if_missing(true)
         .busy_timeout(BUSY_TIMEOUT);
-    let path = plan.stack.invocation.directory.join(options.get_filename());
+    let path = confine::path_inside(&plan.stack.invocation.directory, options.get_filename()).map_err(|why| {
+        plan.failed(why)
+            .hint("a SQLite database is a file below the stack's directory on the host, e.g. sqlite://data/shop.db")
+    })?;
+    if let Some((migration, word)) = migrator.iter().find_map(|m| Some((m, confine::reaches_out(m.sql.as_str())?))) {
+        return Err(plan.failed(format_args!("migration {} uses {word}", migration.version)).hint(
+            "SQLite migrations run in the executor and may not open other files; use a migrator service for that",
+        ));
+    }
     // SQLite has no lock that spans transactions.
     let lock = lock_file(plan, &path).await?;
     let mut connection: SqliteConnection = connect(&options.filename(&path), plan).await?;
