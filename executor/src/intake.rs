@@ -131,9 +131,11 @@ pub fn judge<A>(message: &Delivered, facts: &Facts<'_, A>) -> Verdict {
     if facts.standing.is_some_and(|standing| standing.id == event.id && standing.counter == event.data.counter) {
         return Verdict::Ignore(Ignored::TakenAlready);
     }
+    if &event.data.env == facts.env && is_for_others(&event.data, facts.host) {
+        return Verdict::Ignore(Ignored::NotOnThisHost);
+    }
     match permitted(&event, &subject, facts) {
         Err(reason) => Verdict::Refuse { reason, refused: Refused { app: subject.app, event: Box::new(event) } },
-        Ok(()) if is_for_others(&event.data, facts.host) => Verdict::Ignore(Ignored::NotOnThisHost),
         Ok(()) => Verdict::Take(Box::new(Taken {
             order: Order { host: facts.host.clone(), id: event.id, promotion: event.data },
             message: MessageId::of(message),

@@ -102,6 +102,13 @@ impl Compose {
         self.command(invocation, args, Input::Lock(invocation.lock.clone()), deadline).await
     }
 
+    /// Waits until a change that outlived an earlier run of this process has ended; what the engine says of the stack can change until
+    /// then. Afterwards only this process changes it.
+    pub(crate) async fn settled(&self, invocation: &Invocation, deadline: Instant) -> Result<(), Reason> {
+        let name = self.program.to_string_lossy();
+        process::released(&invocation.lock, &name, deadline).await.map_err(|error| process_reason(&error))
+    }
+
     async fn command(
         &self,
         invocation: &Invocation,

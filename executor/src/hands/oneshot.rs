@@ -63,6 +63,9 @@ impl Hands {
         let began = Instant::now();
         let container = shot.container();
         let docker = self.engine.docker()?;
+        // Else a start that was under way when this process died could make the container after it was looked for.
+        let settled_by = shot.deadline.min(Instant::now() + START_TIMEOUT);
+        self.compose.settled(&shot.stack.invocation, settled_by).await?;
         if !(shot.resumes && self.is_begun(&container).await?) {
             self.engine.remove_container(&docker, &container).await?;
             self.start_one_shot(&shot, &container).await?;

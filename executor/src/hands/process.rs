@@ -160,6 +160,11 @@ async fn read_tail(stream: Option<impl AsyncRead + Unpin>, max: usize) -> std::i
     }
 }
 
+/// Waits until no program holds the lock.
+pub(crate) async fn released(path: &Path, name: &str, deadline: Instant) -> Result<(), ProcessError> {
+    lock(path, name, deadline).await.map(drop)
+}
+
 /// The lock belongs to the open file, which the child inherits: a run that outlives this process keeps later ones waiting.
 async fn lock(path: &Path, name: &str, deadline: Instant) -> Result<Stdio, ProcessError> {
     let started = |source| ProcessError::Start { program: name.to_owned(), source };

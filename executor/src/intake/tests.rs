@@ -189,4 +189,9 @@ fn a_plan_for_named_hosts_only_leaves_the_others_alone() {
     };
     check(only("host-a"), "take #5");
     check(only("host-b"), "ignore NotOnThisHost");
+    let expired = |scene: &mut Scene| {
+        scene.event.data.expires_at = samples::now();
+        only("host-b")(scene);
+    };
+    check(expired, "ignore NotOnThisHost");
 }
