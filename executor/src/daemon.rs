@@ -40,6 +40,10 @@ const DELIVERIES_QUEUE: usize = 64;
 
 #[derive(Debug, Error)]
 pub enum DaemonError {
+    #[error(
+        "a part of the executor ended by a defect; the log above tells more\n  hint: start it again, the journal goes on where it was"
+    )]
+    Defect,
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(transparent)]
@@ -64,7 +68,7 @@ enum IntakeTrouble {
 /// Runs until a signal.
 ///
 /// # Errors
-/// [`DaemonError`] before anything was begun.
+/// [`DaemonError`] before anything was begun; [`DaemonError::Defect`] when a worker or the outbox ended by itself.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     let signals = Signals::listen().map_err(DaemonError::Signals)?;
     let state = StateDir::open(&config.state_dir)?;
@@ -80,9 +84,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let announcer = Arc::new(Announcer::new(config.env.clone(), config.host.clone(), key));
     let daemon = Daemon::start(config, journal, announcer, unfinished)?;
-    daemon.run(signals).await;
+    let ended = daemon.run(signals).await;
     drop(state);
-    Ok(())
+    ended
 }
 
 struct Signals {
@@ -199,24 +203,33 @@ impl Daemon {
         })
     }
 
-    async fn run(mut self, mut signals: Signals) {
+    async fn run(mut self, mut signals: Signals) -> Result<(), DaemonError> {
         tell_systemd(&[NotifyState::Ready]);
-        let received = loop {
+        // Workers and the outbox never end before they are told to. An executor that has lost one would take promotions and stay silent.
+        let (why, ended) = loop {
             tokio::select! {
                 Some(delivery) = self.deliveries.recv() => self.take_delivery(delivery).await,
                 Some(swept) = self.sweeps.recv() => self.take_sweep(swept).await,
                 Some(message) = self.settled.recv() => self.held.settle(&message),
                 _ = self.still_working.tick() => self.held.still_working(),
                 () = tick(&mut self.watchdog) => tell_systemd(&[NotifyState::Watchdog]),
-                Some(ended) = self.workers.join_next() => worker_ended(ended),
-                received = signals.next() => break received,
+                Some(ended) = self.workers.join_next() => {
+                    worker_ended(ended);
+                    break ("a worker ended", Err(DaemonError::Defect));
+                }
+                Some(ended) = self.outbox.join_next() => {
+                    worker_ended(ended);
+                    break ("the outbox ended", Err(DaemonError::Defect));
+                }
+                received = signals.next() => break (received, Ok(())),
             }
         };
-        info!("{received}: nothing new is taken; a step in hand may take {} s more", SHUTDOWN_GRACE.as_secs());
+        info!("{why}: nothing new is taken; a step in hand may take {} s more", SHUTDOWN_GRACE.as_secs());
         tell_systemd(&[NotifyState::Stopping]);
         self.drain(&mut signals).await;
         self.journal.close().await;
         info!("landfall-executor ends");
+        ended
     }
 
     /// Lets what is in hand come to an end, and tells the bus. A second signal cuts it short.
