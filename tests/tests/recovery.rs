@@ -50,7 +50,37 @@ async fn killed_at(kind: OutcomeKind) -> Result<()> {
     let outcome = served.scenario.terminal(0, counter).await?;
     assert_eq!(outcome.kind, OutcomeKind::DeploySucceeded, "killed at {kind}: {outcome:#?}");
     served.scenario.assert_runs(&v2, "v2").await?;
+    assert_eq!(std::fs::read_to_string(directory.join("data/runs"))?, "run\n", "the migration ran more than once");
     served.assert_goes_on().await?;
+    assert_told_once(&served.scenario);
+    Ok(())
+}
+
+/// The container of a migration is made, started, runs and ends: killed at each of these moments, it runs once.
+#[tokio::test]
+async fn killed_at_every_moment_of_a_migration() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let data = served.scenario.host().directory.join("data");
+    std::fs::create_dir_all(&data)?;
+    let migrator =
+        served.scenario.push("migrator", AppImage::version("m").script("echo run >> /data/runs; sleep 0.2")).await?;
+    for moment_ms in [50, 150, 250, 400, 600] {
+        let version = format!("v{moment_ms}");
+        let image = served.scenario.push(&version, AppImage::version(&version)).await?;
+        let stack =
+            Stack::app(&image).service("migrator", &migrator, "init: true\nvolumes: [./data:/data]", "role: migrate");
+        let counter = served.scenario.promote(&stack).await?;
+        served.scenario.reaches(0, counter, OutcomeKind::MigrationStarted).await?;
+        // Not a wait for something: the moment is what is tested.
+        tokio::time::sleep(std::time::Duration::from_millis(moment_ms)).await;
+        served.scenario.host().executor.kill();
+        served.scenario.start_executor(0).await?;
+        let outcome = served.scenario.terminal(0, counter).await?;
+        assert_eq!(outcome.kind, OutcomeKind::DeploySucceeded, "killed after {moment_ms} ms: {outcome:#?}");
+        assert_eq!(std::fs::read_to_string(data.join("runs"))?, "run\n", "killed after {moment_ms} ms");
+        std::fs::remove_file(data.join("runs"))?;
+        served.scenario.assert_runs(&image, &version).await?;
+    }
     assert_told_once(&served.scenario);
     Ok(())
 }
