@@ -12,7 +12,7 @@ use landfall_schema::ids::Counter;
 use landfall_schema::outcome::{Outcome, OutcomeKind, Progress, Reason, ReasonCode};
 use landfall_telemetry::{link_current_span, set_attribute, traceparent_of_current_span};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{Instrument as _, Span, error, info, info_span, warn};
 
 use super::{CarryOut, Job, Shared, Worker};
@@ -24,6 +24,8 @@ use crate::journal::Step;
 
 /// The hands keep the deadline themselves, since they can tell more; after this time beyond it they are stopped.
 const DEADLINE_SLACK: Duration = Duration::from_secs(2);
+/// For the bundle of a release that is to be committed; longer than the bus is asked for it.
+const BUNDLE_LIMIT: Duration = Duration::from_secs(60);
 /// Progress is told at most this often.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(400);
 /// Progress that waits to be told; more is dropped by the hands.
@@ -152,6 +154,11 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
     }
 
     async fn carry_out(&mut self, effect: Effect) -> Result<Carried, IllegalInput> {
+        if effect == Effect::Commit
+            && let Some(ended) = self.write_committed().await
+        {
+            return Ok(ended);
+        }
         let now = Timestamp::now();
         let limit =
             self.machine.deadline().and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or_default();
@@ -160,7 +167,7 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
         let Some(context) = self.context(progress, deadline).await else { return Ok(Carried::Parked) };
         let span = info_span!("step", otel.name = effect.noun());
         set_attribute(&span, "cicd.pipeline.task.name", effect.noun());
-        let work = act(Arc::clone(&self.worker.hands), self.shared().clone(), effect, self.order().clone(), context);
+        let work = act(Arc::clone(&self.worker.hands), effect, self.order().clone(), context);
         let mut work = std::pin::pin!(work.instrument(span.clone()));
         let mut told_at: Option<Instant> = None;
         let draining = self.shared().clone();
@@ -196,6 +203,37 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
         }
     }
 
+    /// What this host goes back to is written down before old images go, and before the machine may hear of success. It is not under the
+    /// step's deadline, which forgives what could not be cleaned up. `Some` when it could not be done.
+    async fn write_committed(&self) -> Option<Carried> {
+        let (progress, _) = mpsc::channel(1);
+        let context = Context {
+            bundle: self.bundle.clone(),
+            former: None,
+            progress,
+            deadline: Instant::now() + BUNDLE_LIMIT,
+            last_good: Vec::new(),
+        };
+        let hands = Arc::clone(&self.worker.hands);
+        let bundle = tokio::select! {
+            bundle = timeout(BUNDLE_LIMIT, hands.bundle(self.order(), &context)) => bundle,
+            () = self.shared().parking.cancelled() => return Some(Carried::Parked),
+        };
+        let bundle = match bundle {
+            Ok(Ok(bundle)) => bundle,
+            Ok(Err(reason)) => return Some(Carried::Answered(Err(not_kept(reason)))),
+            Err(_) => {
+                let text = format!("the bundle could not be had within {} s", BUNDLE_LIMIT.as_secs());
+                return Some(Carried::Answered(Err(Reason::new(ReasonCode::BundleMissing, text))));
+            }
+        };
+        let now = Timestamp::now();
+        match self.shared().persist(|journal| journal.commit(self.order(), &bundle, now)).await {
+            Some(()) => None,
+            None => Some(Carried::Parked),
+        }
+    }
+
     /// Told when the bus takes it, and not kept otherwise.
     async fn progress(&mut self, progress: Progress) -> Result<(), IllegalInput> {
         let now = Timestamp::now();
@@ -222,21 +260,10 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
 /// One effect, with what belongs to it in the journal.
 async fn act<H: CarryOut>(
     hands: Arc<H>,
-    shared: Shared,
     effect: Effect,
     order: Order,
-    mut context: Context,
+    context: Context,
 ) -> (Result<Evidence, Reason>, Option<Bundle>) {
-    if effect == Effect::Commit {
-        // What this host goes back to is written down before old images go.
-        let bundle = match hands.bundle(&order, &context).await {
-            Ok(bundle) => bundle,
-            Err(reason) => return (Err(reason), None),
-        };
-        let now = Timestamp::now();
-        shared.persist(|journal| journal.commit(&order, &bundle, now)).await;
-        context.last_good = last_good(&shared, &order).await.unwrap_or(context.last_good);
-    }
     // A defect in one step is that step's failure: the deploy goes back, and other deploys go on.
     let result =
         AssertUnwindSafe(hands.carry_out(effect, &order, &context)).catch_unwind().await.unwrap_or_else(|_| {
@@ -259,6 +286,14 @@ async fn last_good(shared: &Shared, order: &Order) -> Option<Vec<Committed>> {
 /// What serves before this order: the newest committed release of a lower number.
 fn former<'c>(last_good: &'c [Committed], order: &Order) -> Option<&'c Committed> {
     last_good.iter().find(|committed| committed.counter < order.promotion.counter)
+}
+
+/// Whatever kept the bundle away: the machine turns back for want of it, and does not take it for trouble of the clean-up.
+fn not_kept(reason: Reason) -> Reason {
+    match reason.code {
+        ReasonCode::BundleMissing | ReasonCode::BundleDigest => reason,
+        _ => Reason { code: ReasonCode::BundleMissing, ..reason },
+    }
 }
 
 fn unreadable(illegal: &IllegalInput) -> Reason {

@@ -20,6 +20,8 @@ struct Puppet {
     done: Mutex<Vec<(u64, Effect)>>,
     fails: Mutex<HashMap<(u64, Effect), ReasonCode>>,
     panics: Mutex<Vec<(u64, Effect)>>,
+    /// Promotions whose bundle cannot be had at the end.
+    lost_bundles: Mutex<HashMap<u64, ReasonCode>>,
     /// Effects that are not finished before they are let go.
     holds: Mutex<HashMap<(u64, Effect), Arc<Notify>>>,
 }
@@ -86,8 +88,11 @@ impl CarryOut for Puppet {
         })
     }
 
-    async fn bundle(&self, _: &Order, _: &Context) -> Result<Bundle, Reason> {
-        Ok(samples::bundle())
+    async fn bundle(&self, order: &Order, _: &Context) -> Result<Bundle, Reason> {
+        match self.lost_bundles.lock().unwrap().get(&order.promotion.counter.0) {
+            Some(code) => Err(Reason::new(*code, "as told")),
+            None => Ok(samples::bundle()),
+        }
     }
 }
 
@@ -208,6 +213,46 @@ async fn a_defect_in_a_step_is_its_failure() {
     assert_eq!(stage.ended(2).await, "1:succeeded 2:rolled_back");
     stage.promote(samples::taken(3)).await;
     assert_eq!(stage.ended(3).await, "1:succeeded 2:rolled_back 3:succeeded");
+}
+
+#[tokio::test]
+async fn without_its_bundle_a_release_does_not_succeed() {
+    let stage = Stage::set(Puppet::default()).await;
+    for (counter, code) in [(2, ReasonCode::BundleMissing), (3, ReasonCode::Internal)] {
+        stage.hands.lost_bundles.lock().unwrap().insert(counter, code);
+    }
+    stage.hands.fail(4, Effect::Commit);
+    let mut expect = "1:succeeded".to_owned();
+    for (counter, end) in [(1, ""), (2, " 2:rolled_back"), (3, " 3:rolled_back"), (4, " 4:succeeded")] {
+        stage.promote(samples::taken(counter)).await;
+        expect.push_str(end);
+        let count = usize::try_from(counter).unwrap();
+        assert_eq!(stage.ended(count).await, expect);
+    }
+    assert_eq!(
+        stage.good().await,
+        [4, 1],
+        "who succeeded is what this host goes back to, even when the clean-up failed"
+    );
+}
+
+#[tokio::test]
+async fn success_waits_for_the_journal_and_not_for_the_deadline() {
+    let stage = Stage::set(Puppet::default()).await;
+    let gate = stage.hands.hold(1, Effect::Prove);
+    stage.promote(samples::taken(1)).await;
+    stage.hands.has_begun(1, Effect::Prove).await;
+    let gone = stage.shared.journal.clone();
+    gone.refuse_commits(true).await;
+    gate.notify_one();
+    let until = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < until {
+        assert!(!stage.hands.done().contains("Commit"), "cleaned up before it was written down");
+        sleep(Duration::from_millis(20)).await;
+    }
+    gone.refuse_commits(false).await;
+    assert_eq!(stage.ended(1).await, "1:succeeded");
+    assert_eq!(stage.good().await, [1]);
 }
 
 #[tokio::test]
