@@ -122,6 +122,10 @@ impl Config {
                 None => problems.add(problem),
             }
         }
+        if !syntax.is_empty() {
+            // What follows a syntax error may be lost, so nothing is said about what else is there or missing.
+            return Err(problems.into_sorted());
+        }
         let config = read(table.get_ref(), &problems, environment);
         match (config, problems.into_sorted()) {
             (Some(config), problems) if problems.is_empty() => Ok(config),

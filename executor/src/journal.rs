@@ -3,6 +3,8 @@
 
 mod rows;
 
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -81,6 +83,7 @@ impl Journal {
     /// [`JournalError::Damaged`] when SQLite's own check finds anything; otherwise what could not be done.
     pub async fn open(state_dir: &Path) -> Result<Self, JournalError> {
         let path = state_dir.join(FILE_NAME);
+        keep_to_ourselves(&path).map_err(|source| JournalError::Open { path: path.clone(), source: source.into() })?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .create_if_missing(true)
@@ -295,6 +298,16 @@ impl Journal {
         Ok(())
     }
 
+    /// A disk that takes everything but this.
+    #[cfg(test)]
+    pub async fn refuse_commits(&self, refuse: bool) {
+        let sql = match refuse {
+            true => "CREATE TRIGGER full BEFORE INSERT ON committed BEGIN SELECT RAISE(ABORT, 'the disk is full'); END",
+            false => "DROP TRIGGER full",
+        };
+        sqlx::query(sql).execute(&self.pool).await.expect("the trigger is changed");
+    }
+
     /// The last good releases of an application, newest first.
     pub async fn committed(&self, env: &EnvName, app: &AppName, most: usize) -> Result<Vec<Committed>, JournalError> {
         let what = "read the committed releases";
@@ -353,6 +366,13 @@ impl Journal {
         }
         tx.commit().await.map_err(failed(what))
     }
+}
+
+/// Promotions may hold what is nobody else's business. SQLite gives the files beside it the same mode.
+fn keep_to_ourselves(path: &Path) -> std::io::Result<()> {
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    // One that is older than this rule.
+    file.set_permissions(Permissions::from_mode(0o600))
 }
 
 fn open_error(path: &Path, source: sqlx::Error) -> JournalError {

@@ -129,10 +129,10 @@ env: is missing
 }
 
 #[test]
-fn broken_syntax_is_told_with_its_place() {
+fn broken_syntax_is_told_with_its_place_and_nothing_made_up() {
     let said = shown("env = \"staging\nhost = \"host-a\"\n[bus]\nurl = 4\n");
     assert!(said.starts_with("line 1, column"), "{said}");
-    assert!(said.contains("line 4, column 7: bus.url: is an integer, expected a text in quotes"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 #[test]

@@ -190,3 +190,17 @@ async fn the_disk_is_written_through() {
     assert_eq!(pragma("synchronous").await, "2", "FULL");
     assert_eq!(pragma("foreign_keys").await, "1");
 }
+
+#[tokio::test]
+async fn the_files_are_readable_by_nobody_else() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(FILE_NAME);
+    std::fs::write(&path, b"").unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let _journal = Journal::open(folder.path()).await.unwrap();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.file_name());
+    }
+}
