@@ -76,7 +76,7 @@ async fn sql_files_migrate_postgresql_once_each() -> Result<()> {
 #[tokio::test]
 async fn sql_files_migrate_sqlite() -> Result<()> {
     let mut scenario = Scenario::start().await?;
-    let file = scenario.folder().join("shop.db");
+    let file = scenario.host().directory.join("shop.db");
     set(&mut scenario, "DATABASE_URL", &format!("sqlite://{}?mode=rwc", file.display()))?;
     let v1 = scenario.push("v1", with(AppImage::version("v1"), &[ORDERS])).await?;
     let v2 = scenario.push("v2", with(AppImage::version("v2"), &[ORDERS, NOTE])).await?;
