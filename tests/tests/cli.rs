@@ -244,7 +244,9 @@ async fn lie(scenario: &mut Scenario) -> Result<()> {
 async fn of_promoters_at_the_same_time_each_wins_or_learns_that_it_lost() -> Result<()> {
     let job = Job::new().await?;
     let stack = job.push("v1").await?;
-    let runs = futures_util::future::try_join_all((0..4).map(|_| job.promote("v1", &stack, &[]))).await?;
+    let file = job.scenario.compose_file("v1", &stack)?;
+    let arguments = ["promote", "shop", "--file", &file, "--release", "v1"];
+    let runs = futures_util::future::try_join_all((0..4).map(|_| job.cli.run(&arguments))).await?;
     let won = runs.iter().filter(|run| run.code == DONE).count();
     assert!(won >= 1 && runs.iter().all(|run| [DONE, RACED].contains(&run.code)), "{runs:?}");
     let published = job.scenario.bus.promotions(&job.scenario.env, None).await?;

@@ -92,6 +92,18 @@ async fn sql_files_migrate_sqlite() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_sqlite_file_outside_of_the_stack_is_not_touched() -> Result<()> {
+    let mut scenario = Scenario::start().await?;
+    let file = scenario.folder().join("of-somebody-else.db");
+    set(&mut scenario, "DATABASE_URL", &format!("sqlite://{}?mode=rwc", file.display()))?;
+    let mut served = Served::over(scenario).await?;
+    let v2 = served.scenario.push("v2", with(AppImage::version("v2"), &[ORDERS])).await?;
+    served.assert_fails(&Stack::app(&v2).app_settings(FROM_ENV), ReasonCode::MigrationFailed).await?;
+    assert!(!file.exists(), "the file was made");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_failing_sql_migration_touches_nothing() -> Result<()> {
     let mut scenario = Scenario::start().await?;
     let database = Database::create(&scenario.lab).await?;
