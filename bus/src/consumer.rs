@@ -19,7 +19,7 @@ impl Bus {
     /// [`BusError::Consumer`]; [`BusError::Differs`] when the server holds it otherwise than asked. An older server that dropped the
     /// filter would deliver other environments' promotions.
     pub async fn executor_consumer(&self, env: &EnvName, host: &HostName) -> Result<Consumer<PullConfig>, BusError> {
-        let name = layout::executor_consumer(host);
+        let name = layout::executor_consumer(env, host);
         let wanted = PullConfig {
             durable_name: Some(name.clone()),
             description: Some(format!("Landfall: executor of {host} in {env}")),

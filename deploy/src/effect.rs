@@ -9,6 +9,8 @@ pub enum Effect {
     Observe,
     /// Bring every promised image onto the host, by digest. Touches nothing that runs.
     Pull,
+    /// Wait until the environment's gates and the rollout's waves let this host begin. Touches nothing.
+    Admit,
     Backup,
     Migrate,
     /// `docker compose up` with the promised digests.
@@ -20,10 +22,14 @@ pub enum Effect {
     Bake,
     /// Record the release as what this host goes back to, and clean up images that are too old.
     Commit,
+    /// Wait until the rollout has come to its end on the other hosts; a failure means to go back.
+    AwaitRollout,
     /// `docker compose up` with the former release, or `down` when there was none.
     Restore,
     /// As `Prove`, of the former release.
     ProveFormer,
+    /// Take the whole stack away, with its networks and volumes.
+    Remove,
 }
 
 impl Effect {
@@ -39,6 +45,9 @@ impl Effect {
             Self::Smoke => "smoke",
             Self::Bake => "bake",
             Self::Commit => "commit",
+            Self::Admit => "admission",
+            Self::AwaitRollout => "rollout",
+            Self::Remove => "removal",
             Self::Restore | Self::ProveFormer => "rollback",
         }
     }

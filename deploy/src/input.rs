@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use landfall_schema::ids::{Counter, Digest, ReleaseName, ServiceName};
 use landfall_schema::outcome::{AppliedMigration, Progress, Reason};
+use landfall_schema::rollout::RolloutWord;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,8 @@ pub enum Input {
     Failed { effect: Effect, reason: Reason },
     /// How far a pull is. Not journalled; changes nothing.
     Progressed { progress: Progress },
+    /// What the admission, or the end of the rollout, waits for. Not journalled; changes nothing.
+    Waiting { on: String },
     /// A newer promotion of the application is waiting.
     Superseded { by: Counter },
     /// An executor took the journal up again after a restart; the effect under way is asked for once more.
@@ -60,6 +63,14 @@ pub enum Evidence {
     },
     /// The former release's containers were started (or, with no former one, the stack is down).
     Restored,
+    Admitted,
+    RolloutEnded {
+        word: RolloutWord,
+    },
+    /// What was taken away, for people.
+    Removed {
+        what: Vec<String>,
+    },
 }
 
 /// What the stack looks like before anything is touched, and what the deploy has to do.

@@ -5,7 +5,8 @@
 //! visible act and is repeatable: after a crash the journal's inputs are replayed and the effect that was under way is asked for again.
 //!
 //! In reading order: [`order`] is what was asked for; [`effect`] and [`input`] are the machine's two sides; [`machine`] is the deploy;
-//! [`health`] and [`smoke`] judge what was observed; [`journal`] replays; [`report`] words outcomes for people.
+//! [`health`] and [`smoke`] judge what was observed; [`journal`] replays; [`report`] words outcomes for people;
+//! [`rollout`] judges the fleet.
 
 pub mod effect;
 pub mod health;
@@ -14,6 +15,7 @@ pub mod journal;
 pub mod machine;
 pub mod order;
 pub mod report;
+pub mod rollout;
 pub mod smoke;
 
 pub use effect::Effect;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use landfall_schema::Timestamp;
 use landfall_schema::ids::{Digest, ServiceName};
 use landfall_schema::outcome::{Outcome, OutcomeKind, Reason, ReasonCode};
+use landfall_schema::promotion::Intent;
 use thiserror::Error;
 
 use crate::effect::Effect;
@@ -14,6 +15,9 @@ use crate::report;
 
 /// Beyond the bake time itself, how long the watching may take.
 const BAKE_SLACK_MS: u64 = 30_000;
+
+/// Longest wait for admission, or for the other hosts: a year, which is longer than outcomes are kept.
+const WAIT_MAX_MS: u64 = 365 * 24 * 60 * 60 * 1_000;
 
 /// An input that does not fit the state: a defect of the shell, or a damaged journal.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -120,12 +124,17 @@ impl Machine {
             Effect::Smoke => deadlines.smoke_ms,
             Effect::Bake => self.bake_ms() + BAKE_SLACK_MS,
             Effect::Commit => deadlines.commit_ms,
+            Effect::Remove => deadlines.update_ms,
+            // People and other hosts are waited for as long as it takes; who waits is told, and a newer promotion ends it.
+            Effect::Admit | Effect::AwaitRollout => WAIT_MAX_MS,
         }
     }
 
     fn bake_ms(&self) -> u64 {
         let of_stack = self.observed.as_ref().map_or(0, |observed| observed.bake_ms);
-        of_stack.max(self.order.promotion.plan.bake_ms)
+        let plan = &self.order.promotion.plan;
+        let of_wave = plan.place_of(&self.order.host).and_then(|(wave, _)| plan.waves[wave].bake_ms);
+        of_stack.max(plan.bake_ms).max(of_wave.unwrap_or(0))
     }
 
     /// # Errors
@@ -158,14 +167,25 @@ impl Machine {
             }
 
             // Before the migration a newer promotion takes over at once; after it this one is finished first.
-            (Phase::Doing(Effect::Observe | Effect::Pull | Effect::Backup), Input::Superseded { by }) => {
+            (
+                Phase::Doing(Effect::Observe | Effect::Pull | Effect::Admit | Effect::Backup),
+                Input::Superseded { by },
+            ) => {
                 let reason = Reason::new(
                     ReasonCode::Superseded,
                     format!("promotion {by} came before this one touched anything"),
                 );
                 self.end(OutcomeKind::DeploySuperseded, Some(reason), now);
             }
+            // This host has done its part; what becomes of the older rollout elsewhere is not waited for.
+            (Phase::Doing(Effect::AwaitRollout), Input::Superseded { .. }) => {
+                self.end(OutcomeKind::DeploySucceeded, None, now);
+            }
             (Phase::Doing(_) | Phase::RollingBack { .. }, Input::Superseded { .. }) => {}
+
+            (Phase::Doing(Effect::Admit | Effect::AwaitRollout), Input::Waiting { on }) => {
+                self.say(OutcomeKind::ReleaseWaiting, on, |_| {});
+            }
 
             // The step's time starts anew: what passed while the executor was away does not count against it.
             (Phase::Doing(effect) | Phase::RollingBack { effect, .. }, Input::Resumed) => self.offer(effect, now),
@@ -179,7 +199,11 @@ impl Machine {
         self.begun_at = now;
         let message = report::accepted(&self.order);
         self.say(OutcomeKind::ReleaseAccepted, message, |_| {});
-        self.start(Effect::Observe, now);
+        let first = match self.order.promotion.intent {
+            Intent::Remove => Effect::Remove,
+            Intent::Promote | Intent::Rollback { .. } => Effect::Observe,
+        };
+        self.start(first, now);
     }
 
     fn start(&mut self, effect: Effect, now: Timestamp) {
@@ -235,6 +259,7 @@ impl Machine {
         let order = [
             (Effect::Observe, true),
             (Effect::Pull, true),
+            (Effect::Admit, true),
             (Effect::Backup, backs_up),
             (Effect::Migrate, migrates),
             (Effect::Update, true),
@@ -242,9 +267,16 @@ impl Machine {
             (Effect::Smoke, smokes),
             (Effect::Bake, self.bake_ms() > 0),
             (Effect::Commit, true),
+            (Effect::AwaitRollout, self.is_coordinated()),
         ];
         let here = order.iter().position(|(step, _)| *step == effect)?;
         order[here + 1..].iter().find(|(_, has_work)| *has_work).map(|(step, _)| *step)
+    }
+
+    /// Whether other hosts have a say in how this ends. A host that the plan does not name comes after the rollout's end.
+    fn is_coordinated(&self) -> bool {
+        let plan = &self.order.promotion.plan;
+        plan.is_coordinated() && plan.place_of(&self.order.host).is_some()
     }
 
     /// Success is the promised digest serving, not an exit code.
@@ -280,13 +312,17 @@ impl Machine {
             });
         }
         match effect {
-            Effect::Observe if report::is_refusal(reason.code) => {
+            Effect::Observe | Effect::Admit if report::is_refusal(reason.code) => {
                 self.end(OutcomeKind::DeployRefused, Some(reason), now)
             }
-            Effect::Observe | Effect::Pull | Effect::Backup | Effect::Migrate => {
+            Effect::Observe | Effect::Pull | Effect::Admit | Effect::Backup | Effect::Migrate => {
                 self.end(OutcomeKind::DeployFailed, Some(reason), now);
             }
-            Effect::Update | Effect::Prove | Effect::Smoke | Effect::Bake => self.turn_back(reason, now),
+            Effect::Update | Effect::Prove | Effect::Smoke | Effect::Bake | Effect::AwaitRollout => {
+                self.turn_back(reason, now);
+            }
+            // There is no way back from half a removal; the next one goes on with it.
+            Effect::Remove => self.end(OutcomeKind::DeployStuck, Some(reason), now),
             // Without its bundle the release cannot be written down as what this host goes back to, so it is not committed.
             Effect::Commit if matches!(reason.code, ReasonCode::BundleMissing | ReasonCode::BundleDigest) => {
                 self.turn_back(reason, now);
@@ -377,24 +413,8 @@ impl Machine {
     }
 
     fn say(&mut self, kind: OutcomeKind, message: String, fill: impl FnOnce(&mut Outcome)) {
-        let promotion = &self.order.promotion;
-        let mut outcome = Outcome {
-            kind,
-            env: promotion.env.clone(),
-            app: promotion.app.clone(),
-            host: self.order.host.clone(),
-            counter: promotion.counter,
-            release: promotion.release.clone(),
-            promotion: self.order.id,
-            duration_ms: None,
-            message,
-            reason: None,
-            progress: None,
-            running: BTreeMap::new(),
-            migrations: Vec::new(),
-            former: None,
-            timings_ms: BTreeMap::new(),
-        };
+        let Order { host, id, promotion } = &self.order;
+        let mut outcome = Outcome { message, ..Outcome::new(kind, host, promotion, *id) };
         fill(&mut outcome);
         self.outcomes.push_back(outcome);
     }
@@ -413,6 +433,9 @@ fn fits(effect: Effect, evidence: &Evidence) -> bool {
         Effect::Bake => matches!(evidence, Evidence::Baked),
         Effect::Commit => matches!(evidence, Evidence::Committed { .. }),
         Effect::Restore => matches!(evidence, Evidence::Restored),
+        Effect::Admit => matches!(evidence, Evidence::Admitted),
+        Effect::AwaitRollout => matches!(evidence, Evidence::RolloutEnded { .. }),
+        Effect::Remove => matches!(evidence, Evidence::Removed { .. }),
     }
 }
 

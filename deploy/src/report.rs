@@ -19,6 +19,9 @@ pub(crate) fn accepted(order: &Order) -> String {
             "{} back to {} (promotion {to}) as promotion {}, by {}",
             promotion.app, promotion.release, promotion.counter, promotion.author
         ),
+        Intent::Remove => {
+            format!("{} is to be removed by promotion {}, by {}", promotion.app, promotion.counter, promotion.author)
+        }
     }
 }
 
@@ -31,7 +34,14 @@ pub(crate) fn started_kind(effect: Effect) -> Option<OutcomeKind> {
         Effect::Prove => Some(OutcomeKind::ReadinessProbing),
         Effect::Smoke => Some(OutcomeKind::SmokeStarted),
         Effect::Bake => Some(OutcomeKind::BakeStarted),
-        Effect::Observe | Effect::Pull | Effect::Commit | Effect::Restore | Effect::ProveFormer => None,
+        Effect::Observe
+        | Effect::Pull
+        | Effect::Admit
+        | Effect::Commit
+        | Effect::AwaitRollout
+        | Effect::Restore
+        | Effect::ProveFormer
+        | Effect::Remove => None,
     }
 }
 
@@ -46,7 +56,8 @@ pub(crate) fn finished_kind(effect: Effect) -> Option<OutcomeKind> {
         Effect::Smoke => Some(OutcomeKind::SmokePassed),
         Effect::Bake => Some(OutcomeKind::BakePassed),
         Effect::Commit => Some(OutcomeKind::ReleaseCommitted),
-        Effect::Restore | Effect::ProveFormer => None,
+        Effect::Remove => Some(OutcomeKind::StackRemoved),
+        Effect::Admit | Effect::AwaitRollout | Effect::Restore | Effect::ProveFormer => None,
     }
 }
 
@@ -59,7 +70,13 @@ pub(crate) fn failed_kind(effect: Effect) -> Option<OutcomeKind> {
         Effect::Prove => Some(OutcomeKind::ReadinessFailed),
         Effect::Smoke => Some(OutcomeKind::SmokeFailed),
         Effect::Bake => Some(OutcomeKind::BakeFailed),
-        Effect::Observe | Effect::Commit | Effect::Restore | Effect::ProveFormer => None,
+        Effect::Remove => Some(OutcomeKind::StackFailed),
+        Effect::Observe
+        | Effect::Admit
+        | Effect::Commit
+        | Effect::AwaitRollout
+        | Effect::Restore
+        | Effect::ProveFormer => None,
     }
 }
 
@@ -97,6 +114,10 @@ pub(crate) fn finished(evidence: &Evidence) -> String {
             )
         }
         Evidence::Restored => "restored".to_owned(),
+        Evidence::Admitted => "admitted".to_owned(),
+        Evidence::RolloutEnded { .. } => "the rollout has ended".to_owned(),
+        Evidence::Removed { what } if what.is_empty() => "nothing was there".to_owned(),
+        Evidence::Removed { what } => format!("removed {}", what.join(", ")),
     }
 }
 
@@ -121,6 +142,7 @@ pub(crate) fn ended(kind: OutcomeKind, order: &Order, former: Option<&ReleaseNam
     let why = reason.map_or("", |reason| reason.message.as_str());
     let release = format!("{} {}", promotion.app, promotion.release);
     match kind {
+        OutcomeKind::DeploySucceeded if promotion.intent == Intent::Remove => format!("{} is removed", promotion.app),
         OutcomeKind::DeploySucceeded => format!("{release} serves"),
         OutcomeKind::DeployRolledBack => match former {
             Some(former) => format!("{release} rolled back, {former} serves: {why}"),
@@ -149,6 +171,15 @@ pub(crate) fn is_refusal(code: ReasonCode) -> bool {
             | ReasonCode::Expired
             | ReasonCode::StaleCounter
             | ReasonCode::Malformed
+            | ReasonCode::NotApproved
+            | ReasonCode::Rejected
+            | ReasonCode::Frozen
+            | ReasonCode::Condemned
+            | ReasonCode::NotProvenElsewhere
+            | ReasonCode::PolicyUnreadable
+            | ReasonCode::SchemaTooNew
+            | ReasonCode::ProjectTaken
+            | ReasonCode::PreviewExpired
     )
 }
 

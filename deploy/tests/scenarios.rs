@@ -1,7 +1,7 @@
 //! Every `scenarios/*.txt` is a deploy in words, and below its `---` what the machine asked for and said.
 //!
-//! The first line is `deploy v2 [over v1] [backup] [migration] [smoke=N] [bake=MS]`; then one input a line: `ok`, `fail CODE MESSAGE`,
-//! `runs SERVICE=DIGIT` (the digest's repeated digit), `superseded N`, `resumed`, `wait MS`, `out-of-place EFFECT`.
+//! The first line is `deploy v2 [over v1] [backup] [migration] [smoke=N] [bake=MS] [fleet] [remove]`; then one input a line: `ok`, `fail CODE MESSAGE`,
+//! `runs SERVICE=DIGIT` (the digest's repeated digit), `superseded N`, `resumed`, `waiting TEXT`, `wait MS`, `out-of-place EFFECT`. Without `fleet` the admission is answered at once.
 //! After every input the machine is also rebuilt from its journal and must be the same. `UPDATE_GOLDEN=1` writes what came out.
 #![allow(clippy::disallowed_methods, reason = "the engine does no IO; its tests read scenarios")]
 
@@ -16,6 +16,7 @@ use landfall_schema::Timestamp;
 use landfall_schema::ids::{Counter, Digest, EventId, ServiceName};
 use landfall_schema::outcome::{AppliedMigration, Reason, ReasonCode};
 use landfall_schema::promotion::{BundleRef, Intent, PinnedImage, Promotion, RolloutPlan, Wave};
+use landfall_schema::rollout::RolloutWord;
 
 #[test]
 fn scenarios() {
@@ -53,13 +54,15 @@ struct Setting {
     migration: bool,
     smoke: u32,
     bake_ms: u64,
+    fleet: bool,
+    remove: bool,
 }
 
 impl Run {
     fn play(script: &str) -> String {
         let mut lines = script.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
         let setting = Setting::parse(lines.next().expect("a first line"));
-        let order = order(&setting.release, setting.bake_ms);
+        let order = order(&setting);
         let mut run = Self {
             machine: Machine::new(order),
             journal: Vec::new(),
@@ -99,6 +102,10 @@ impl Run {
             }
             "superseded" => self.give(Input::Superseded { by: Counter(rest.parse().expect("a counter")) }),
             "resumed" => self.give(Input::Resumed),
+            "waiting" => {
+                self.machine.handle(Input::Waiting { on: rest.to_owned() }, self.now).expect("it waits");
+                self.hear();
+            }
             "out-of-place" => {
                 let effect: Effect = serde_json::from_value(rest.into()).expect("an effect");
                 let input = Input::Finished { effect, evidence: self.evidence(effect) };
@@ -117,17 +124,24 @@ impl Run {
         self.now += Duration::from_millis(100);
         self.journal.push((self.now, input.clone()));
         self.machine.handle(input, self.now).expect("a legal input");
-        while let Some(outcome) = self.machine.next_outcome() {
-            let took = outcome.duration_ms.map_or(String::new(), |ms| format!(" [{ms} ms]"));
-            let _ = writeln!(self.out, "  {}{took} {}", outcome.kind, outcome.message);
-            assert_eq!(outcome.reason.is_some(), outcome.kind.is_failure(), "{outcome:?}");
-        }
+        self.hear();
         if let Some(effect) = self.machine.next_effect() {
+            if effect == Effect::Admit && !self.setting.fleet {
+                return self.give(Input::Finished { effect, evidence: Evidence::Admitted });
+            }
             let limit = self.machine.deadline().map_or(0, |at| at.as_millisecond() - self.now.as_millisecond());
             let _ = writeln!(self.out, "> {effect:?} within {limit} ms");
             self.doing = Some(effect);
         }
         self.check_replay();
+    }
+
+    fn hear(&mut self) {
+        while let Some(outcome) = self.machine.next_outcome() {
+            let took = outcome.duration_ms.map_or(String::new(), |ms| format!(" [{ms} ms]"));
+            let _ = writeln!(self.out, "  {}{took} {}", outcome.kind, outcome.message);
+            assert_eq!(outcome.reason.is_some(), outcome.kind.is_failure(), "{outcome:?}");
+        }
     }
 
     /// The journal alone makes the same machine, and it asks for the same effect again.
@@ -161,6 +175,9 @@ impl Run {
             Effect::Bake => Evidence::Baked,
             Effect::Commit => Evidence::Committed { images_removed: 1 },
             Effect::Restore => Evidence::Restored,
+            Effect::Admit => Evidence::Admitted,
+            Effect::AwaitRollout => Evidence::RolloutEnded { word: RolloutWord::Succeeded },
+            Effect::Remove => Evidence::Removed { what: vec!["2 containers".to_owned(), "1 volume".to_owned()] },
         }
     }
 }
@@ -172,6 +189,8 @@ impl Setting {
         let mut setting = Self { release: words.next().expect("a release").to_owned(), ..Self::default() };
         while let Some(word) = words.next() {
             match word.split_once('=').unwrap_or((word, "")) {
+                ("fleet", _) => setting.fleet = true,
+                ("remove", _) => setting.remove = true,
                 ("over", _) => setting.former = words.next().map(str::to_owned),
                 ("backup", _) => setting.backup = true,
                 ("migration", _) => setting.migration = true,
@@ -212,7 +231,8 @@ fn running(release: &str) -> Evidence {
     Evidence::Running { services: BTreeMap::from([(app(), digest(&release[1..]))]), restarts: 0 }
 }
 
-fn order(release: &str, bake_ms: u64) -> Order {
+fn order(setting: &Setting) -> Order {
+    let release = setting.release.as_str();
     let host: landfall_schema::ids::HostName = "host-a".parse().expect("host");
     Order {
         host: host.clone(),
@@ -222,7 +242,7 @@ fn order(release: &str, bake_ms: u64) -> Order {
             app: "shop".parse().expect("app"),
             counter: Counter(2),
             release: release.parse().expect("release"),
-            intent: Intent::Promote,
+            intent: if setting.remove { Intent::Remove } else { Intent::Promote },
             images: BTreeMap::from([(
                 app(),
                 PinnedImage {
@@ -234,11 +254,14 @@ fn order(release: &str, bake_ms: u64) -> Order {
             variables: BTreeMap::new(),
             bundle: BundleRef { digest: digest("0"), bytes: 1 },
             plan: RolloutPlan {
-                waves: vec![Wave { hosts: vec![host] }],
-                only_named: false,
+                waves: vec![Wave::of(vec![host])],
                 deadline_ms: 900_000,
-                bake_ms,
+                bake_ms: setting.bake_ms,
+                roster: setting.fleet.then(|| BundleRef { digest: digest("0"), bytes: 1 }),
+                ..RolloutPlan::default()
             },
+            only: Default::default(),
+            preview: None,
             author: "ci".to_owned(),
             link: None,
             expires_at: Timestamp::MAX,

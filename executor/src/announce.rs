@@ -96,21 +96,10 @@ impl Announcer {
         let promotion = &order.promotion;
         let message = format!("{} {}: {}", promotion.app, promotion.release, reason.message);
         let outcome = Outcome {
-            kind,
             env: self.env.clone(),
-            app: promotion.app.clone(),
-            host: self.host.clone(),
-            counter: promotion.counter,
-            release: promotion.release.clone(),
-            promotion: order.id,
-            duration_ms: None,
             message,
             reason: Some(reason),
-            progress: None,
-            running: Default::default(),
-            migrations: Vec::new(),
-            former: None,
-            timings_ms: Default::default(),
+            ..Outcome::new(kind, &self.host, promotion, order.id)
         };
         self.outcome(outcome, now, traceparent)
     }

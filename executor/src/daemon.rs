@@ -21,6 +21,7 @@ use tracing::{debug, error, info, warn};
 use crate::announce::{AnnounceError, Announcement, Announcer};
 use crate::causes;
 use crate::config::{AppConfig, Config};
+use crate::fleet::Fleet;
 use crate::hands::{Hands, HandsConfig, StackConfig};
 use crate::identity::{IdentityError, StateDir};
 use crate::intake::{self, Facts, Handled, Ignored, MessageId, Refused, Verdict};
@@ -29,7 +30,7 @@ use crate::link::{BusHandle, Delivery, Link, connect_options};
 use crate::outbox::{Outbox, OutboxBell};
 use crate::presence::Beat;
 use crate::settle::{self, Held, How};
-use crate::worker::{Job, Shared, Worker};
+use crate::worker::{Crew, Job, Shared, Worker};
 
 /// After the first SIGTERM the effects in hand may go on for this time; then they are parked. systemd's TimeoutStopSec is longer.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
@@ -416,7 +417,8 @@ fn start_workers(
         let hands = Hands::new(hands_config(config, app, settings), Arc::new(bus.clone()))
             .map_err(|reason| DaemonError::Hands { app: app.clone(), reason: Box::new(reason) })?;
         let (send, inbox) = mpsc::unbounded_channel();
-        workers.spawn(Worker::new(app.clone(), Arc::new(hands), inbox, shared.clone()).run());
+        let crew = Arc::new(Crew { hands, fleet: Fleet });
+        workers.spawn(Worker::new(app.clone(), crew, inbox, shared.clone()).run());
         inboxes.insert(app.clone(), send);
     }
     let mut strangers = BTreeMap::<AppName, usize>::new();

@@ -105,6 +105,8 @@ pub struct Context {
     /// The newest committed release.
     pub former: Option<Committed>,
     pub progress: mpsc::Sender<Progress>,
+    /// Told what is waited for, one line each time that it changes.
+    pub waiting: mpsc::Sender<String>,
     /// When the shell ends the effect.
     pub deadline: Instant,
     /// Committed releases, `former` included, in any order; the newest of them are kept by `Commit`.
@@ -156,6 +158,10 @@ impl Hands {
             Effect::Commit => self.clean_up(order, context).await,
             Effect::Restore => self.restore(order, context).await,
             Effect::ProveFormer => self.prove_former(order, context).await,
+            Effect::Admit | Effect::AwaitRollout => {
+                Err(internal("waiting for the fleet", "that is no work for these hands"))
+            }
+            Effect::Remove => Err(internal("removing the stack", "not known yet")),
         }
     }
 

@@ -235,6 +235,9 @@ impl Journal {
         .map_err(failed(what))?;
         rows::insert_announcements(&mut tx, step.announcements, step.at).await?;
         rows::set_state(&mut tx, step.order, step.terminal, step.at).await?;
+        if matches!(step.terminal, Some(OutcomeKind::DeployRolledBack | OutcomeKind::DeployStuck)) {
+            rows::take_back_commit(&mut tx, step.order).await?;
+        }
         tx.commit().await.map_err(failed(what))
     }
 
@@ -328,11 +331,16 @@ impl Journal {
         rows::unpublished(&self.pool, after, most).await
     }
 
-    /// The bus was told everything up to this position.
-    pub async fn mark_published(&self, position: i64, now: Timestamp) -> Result<(), JournalError> {
-        sqlx::query("UPDATE outbox SET published_at = ? WHERE published_at IS NULL AND position <= ?")
+    /// The bus was told everything up to this position but what it does not take.
+    pub async fn mark_published(&self, position: i64, except: &[i64], now: Timestamp) -> Result<(), JournalError> {
+        let except =
+            serde_json::to_string(except).map_err(|error| JournalError::Unreadable { what: error.to_string() })?;
+        let sql = "UPDATE outbox SET published_at = ? WHERE published_at IS NULL AND position <= ? \
+                   AND position NOT IN (SELECT value FROM json_each(?))";
+        sqlx::query(sql)
             .bind(now.as_millisecond())
             .bind(position)
+            .bind(except)
             .execute(&self.pool)
             .await
             .map_err(failed("mark an event as published"))?;

@@ -10,6 +10,7 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod fleet;
 pub mod hands;
 pub mod identity;
 pub mod intake;

@@ -21,7 +21,7 @@ use crate::announce::Announcement;
 use crate::causes;
 use crate::config::BusConfig;
 use crate::hands::BundleSource;
-use crate::outbox::Publish;
+use crate::outbox::{NotPublished, Publish};
 use crate::pace::{Backoff, Throttle, jittered};
 
 /// Between two attempts to connect or to open the consumer, at least and at most.
@@ -58,13 +58,25 @@ impl BusHandle {
 }
 
 impl Publish for BusHandle {
-    async fn publish(&self, announcement: &Announcement) -> Result<(), String> {
+    async fn publish(&self, announcement: &Announcement) -> Result<(), NotPublished> {
         // The client would keep it for later; the outbox does that already, and in order.
-        let bus = self.connected().ok_or("the bus is away")?;
+        let bus = self.connected().ok_or_else(|| NotPublished::Now("the bus is away".to_owned()))?;
         let Announcement { id, subject, body, signature, traceparent, .. } = announcement;
         bus.publish_signed(subject, *id, body, signature.as_deref(), traceparent.as_deref())
             .await
-            .map_err(|error| causes(&error))
+            .map_err(|error| not_published(causes(&error), subject.as_str()))
+    }
+}
+
+/// The server's own words tell whether it ever will: it may have complained of another subject, so this one must stand there.
+fn not_published(error: String, subject: &str) -> NotPublished {
+    let said = error.to_ascii_lowercase();
+    let denied = format!("permissions violation for publish to \"{}\"", subject.to_ascii_lowercase());
+    let too_large = ["max payload size exceeded", "maximum payload", "message size exceeds maximum allowed"];
+    if said.contains(&denied) || too_large.iter().any(|words| said.contains(words)) {
+        NotPublished::Refused(error)
+    } else {
+        NotPublished::Now(error)
     }
 }
 
@@ -248,5 +260,24 @@ async fn sweep(mut handle: BusHandle, env: EnvName, sweeps: mpsc::Sender<Vec<Del
             }
         }
         sleep(jittered(SWEEP_INTERVAL)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_never_takes_is_told_from_trouble() {
+        let denied = "cannot publish to a.B: timed out (the server said: Permissions Violation for Publish to \"a.B\")";
+        for (error, subject, refused) in [
+            (denied, "a.B", true),
+            (denied, "a.C", false),
+            ("cannot publish to a: max payload size exceeded: 2000000 > 1048576", "a", true),
+            ("cannot publish to a: timed out", "a", false),
+        ] {
+            let is_refused = matches!(not_published(error.to_owned(), subject), NotPublished::Refused(_));
+            assert_eq!(is_refused, refused, "{error}");
+        }
     }
 }

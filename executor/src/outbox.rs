@@ -8,7 +8,7 @@ use std::time::Duration;
 use landfall_schema::Timestamp;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::announce::Announcement;
 use crate::causes;
@@ -21,11 +21,30 @@ const BATCH: u32 = 32;
 /// Between two attempts to publish the same event, at least and at most.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// So often the server may say that it will never take an event; then those behind it go on without it.
+const REFUSED_ATTEMPTS_MAX: u32 = 10;
+
+/// Why an event was not published. The text is one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotPublished {
+    /// The bus is away or in trouble.
+    Now(String),
+    /// The server does not let this host say this, or it is too large: trying again does not help.
+    Refused(String),
+}
+
+impl NotPublished {
+    pub fn into_text(self) -> String {
+        match self {
+            Self::Now(text) | Self::Refused(text) => text,
+        }
+    }
+}
 
 /// Where events go.
 pub trait Publish: Send + Sync {
-    /// Resolves once the bus keeps the event. Saying the same id again is harmless. The error is one line.
-    fn publish(&self, announcement: &Announcement) -> impl Future<Output = Result<(), String>> + Send;
+    /// Resolves once the bus keeps the event. Saying the same id again is harmless.
+    fn publish(&self, announcement: &Announcement) -> impl Future<Output = Result<(), NotPublished>> + Send;
 }
 
 /// What others hold of the outbox.
@@ -57,11 +76,15 @@ pub struct Outbox<P> {
     published: i64,
     /// Up to here the journal knows.
     marked: i64,
+    /// The event that was refused last, and how often in a row.
+    refused: (i64, u32),
+    /// Events that the server will not take. The journal keeps them, and the next start tries them once more.
+    set_aside: Vec<i64>,
 }
 
 impl<P: Publish> Outbox<P> {
     pub fn new(journal: Journal, publisher: P, bell: OutboxBell, settled: mpsc::UnboundedSender<MessageId>) -> Self {
-        Self { journal, publisher, bell, settled, published: 0, marked: 0 }
+        Self { journal, publisher, bell, settled, published: 0, marked: 0, refused: (0, 0), set_aside: Vec::new() }
     }
 
     /// Works until `stop`; then publishes what is left, unless the bus is away.
@@ -112,8 +135,18 @@ impl<P: Publish> Outbox<P> {
         for Unpublished { position, announcement } in batch {
             match self.publisher.publish(&announcement).await {
                 Ok(()) => {}
+                Err(NotPublished::Refused(error)) if self.is_given_up(position) => {
+                    error!(
+                        event = %announcement.id, subject = %announcement.subject, error,
+                        "the server never takes this event; it is set aside, and the next start tries it once more (check this host's permissions)"
+                    );
+                    self.set_aside.push(position);
+                    self.published = position;
+                    count += 1;
+                    continue;
+                }
                 // What was published counts, so that the waits begin anew.
-                Err(error) if count == 0 => {
+                Err(NotPublished::Now(error) | NotPublished::Refused(error)) if count == 0 => {
                     self.mark().await?;
                     return Err(error);
                 }
@@ -130,11 +163,21 @@ impl<P: Publish> Outbox<P> {
         Ok(count)
     }
 
+    /// Counts one more refusal of this event.
+    fn is_given_up(&mut self, position: i64) -> bool {
+        let times = if self.refused.0 == position { self.refused.1 + 1 } else { 1 };
+        self.refused = (position, times);
+        times >= REFUSED_ATTEMPTS_MAX
+    }
+
     /// Written when a deploy has ended and not after each event: a write costs the deploy some milliseconds, and an event that is published
     /// again after a crash carries the same id.
     async fn mark(&mut self) -> Result<(), String> {
         if self.marked < self.published {
-            self.journal.mark_published(self.published, Timestamp::now()).await.map_err(|error| causes(&error))?;
+            self.journal
+                .mark_published(self.published, &self.set_aside, Timestamp::now())
+                .await
+                .map_err(|error| causes(&error))?;
             self.marked = self.published;
         }
         Ok(())

@@ -17,7 +17,7 @@ use tracing::{debug, error};
 use crate::announce::Announcer;
 use crate::causes;
 use crate::journal::{Journal, JournalError};
-use crate::outbox::Publish;
+use crate::outbox::{NotPublished, Publish};
 use crate::pace::jittered;
 
 /// Time for the engine to tell its version.
@@ -72,7 +72,7 @@ impl<P: Publish> Beat<P> {
             apps: self.running().await.map_err(|error| causes(&error))?,
         };
         let announcement = self.announcer.presence(&presence, Timestamp::now()).map_err(|error| causes(&error))?;
-        self.publisher.publish(&announcement).await
+        self.publisher.publish(&announcement).await.map_err(NotPublished::into_text)
     }
 
     async fn running(&self) -> Result<BTreeMap<AppName, Option<RunningRelease>>, JournalError> {

@@ -42,11 +42,13 @@ pub(crate) fn promotion(counter: u64) -> Promotion {
         variables: BTreeMap::new(),
         bundle: BundleRef { digest: reference.digest, bytes: reference.bytes },
         plan: RolloutPlan {
-            only_named: false,
-            waves: vec![Wave { hosts: vec!["host-a".parse().unwrap()] }],
+            waves: vec![Wave::of(vec!["host-a".parse().unwrap()])],
             deadline_ms: 600_000,
             bake_ms: 0,
+            ..RolloutPlan::default()
         },
+        only: Default::default(),
+        preview: None,
         author: "ci".to_owned(),
         link: None,
         expires_at: "2999-01-01T00:00:00Z".parse().unwrap(),

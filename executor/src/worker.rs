@@ -17,6 +17,7 @@ use tracing::{error, info};
 
 use crate::announce::Announcer;
 use crate::causes;
+use crate::fleet::Fleet;
 use crate::hands::{Context, Hands};
 use crate::intake::{Taken, expired};
 use crate::journal::{Journal, JournalError};
@@ -41,13 +42,23 @@ pub trait CarryOut: Send + Sync + 'static {
     fn bundle(&self, order: &Order, context: &Context) -> impl Future<Output = Result<Bundle, Reason>> + Send;
 }
 
-impl CarryOut for Hands {
+/// The hands for what is done on this host, and the fleet for what is waited for elsewhere.
+pub struct Crew {
+    pub hands: Hands,
+    pub fleet: Fleet,
+}
+
+impl CarryOut for Crew {
     async fn carry_out(&self, effect: Effect, order: &Order, context: &Context) -> Result<Evidence, Reason> {
-        Hands::carry_out(self, effect, order, context).await
+        match effect {
+            Effect::Admit => self.fleet.admit(order, &context.waiting).await,
+            Effect::AwaitRollout => self.fleet.await_rollout(order, &context.waiting).await,
+            _ => self.hands.carry_out(effect, order, context).await,
+        }
     }
 
     async fn bundle(&self, order: &Order, context: &Context) -> Result<Bundle, Reason> {
-        Hands::bundle(self, order, context).await
+        self.hands.bundle(order, context).await
     }
 }
 

@@ -39,11 +39,13 @@ pub(crate) fn promoted(second: i64, counter: u64, hosts: &[&str]) -> Read<Promot
         variables: BTreeMap::new(),
         bundle: BundleRef { digest: Digest::of(b""), bytes: 0 },
         plan: RolloutPlan {
-            only_named: false,
-            waves: vec![Wave { hosts: hosts.iter().map(|host| host.parse().unwrap()).collect() }],
+            waves: vec![Wave::of(hosts.iter().map(|host| host.parse().unwrap()).collect())],
             deadline_ms: 60_000,
             bake_ms: 0,
+            ..RolloutPlan::default()
         },
+        only: Default::default(),
+        preview: None,
         author: "ci".to_owned(),
         link: None,
         expires_at: at(3_600),

@@ -140,6 +140,7 @@ fn rows(pasts: &[Past]) -> Vec<Vec<String>> {
         let release = match past.intent {
             Intent::Promote => past.release.clone(),
             Intent::Rollback { to } => format!("{} (back to {to})", past.release),
+            Intent::Remove => "(removed)".to_owned(),
         };
         let counter = past.counter.to_string();
         let mut own = vec![past.app.to_string(), counter, release, time(past.published_at), past.author.clone()];

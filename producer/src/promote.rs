@@ -2,7 +2,7 @@
 
 pub mod select;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -111,6 +111,8 @@ pub async fn run(args: PromoteArgs, cli: &Session) -> Result<ExitCode, CliError>
         intent: Intent::Promote,
         images,
         bundle: bundle_ref,
+        only: BTreeSet::new(),
+        preview: None,
     };
     let event = publish::event(promotion);
     if args.dry_run {
@@ -178,10 +180,11 @@ pub fn show(event: &CloudEvent<Promotion>, cli: &Session) -> Result<(), CliError
 impl RolloutArgs {
     pub fn plan(&self, hosts: Vec<HostName>, bake_ms: u64) -> RolloutPlan {
         RolloutPlan {
-            waves: vec![Wave { hosts }],
+            waves: vec![Wave::of(hosts)],
             only_named: !self.hosts.is_empty(),
             deadline_ms: self.deadline,
             bake_ms,
+            ..RolloutPlan::default()
         }
     }
 

@@ -66,6 +66,9 @@ impl From<RegistryError> for CliError {
     fn from(error: RegistryError) -> Self {
         let hint = match &error {
             RegistryError::Client(_) => "check HTTPS_PROXY and the system's certificates".to_owned(),
+            RegistryError::Unreachable { registry, .. } if is_public(registry) => {
+                "is the name right, and can this machine reach the internet? Behind a proxy set HTTPS_PROXY".to_owned()
+            }
             RegistryError::Unreachable { registry, .. } => {
                 format!("is it running and reachable from here? For plain HTTP add `--insecure-registry {registry}`")
             }
@@ -86,7 +89,12 @@ impl From<RegistryError> for CliError {
             }
             RegistryError::Credentials(error) => error.hint(),
         };
-        Self::from_error(&error).hint(hint)
+        let mut told = Self::from_error(&error).hint(hint);
+        if matches!(error, RegistryError::Unreachable { .. }) {
+            // The layers of the HTTP client say less and less about more and more; the innermost says what happened.
+            told.causes = told.causes.pop().into_iter().collect();
+        }
+        told
     }
 }
 
@@ -312,6 +320,11 @@ fn is_loopback(registry: &str) -> bool {
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A name of the public DNS on the usual port: it is never asked over plain HTTP.
+fn is_public(registry: &str) -> bool {
+    registry.contains('.') && !registry.contains(':') && registry.parse::<IpAddr>().is_err()
 }
 
 #[cfg(test)]

@@ -216,21 +216,9 @@ fn not_reached(promotion: &Promotion, id: EventId, host: HostName, message: Stri
         promotion.env
     );
     Outcome {
-        kind: OutcomeKind::DeployNotReached,
-        env: promotion.env.clone(),
-        app: promotion.app.clone(),
-        host,
-        counter: promotion.counter,
-        release: promotion.release.clone(),
-        promotion: id,
-        duration_ms: None,
         message: message.clone(),
         reason: Some(Reason::new(ReasonCode::NotReached, message).hint(hint)),
-        progress: None,
-        running: BTreeMap::new(),
-        migrations: Vec::new(),
-        former: None,
-        timings_ms: BTreeMap::new(),
+        ..Outcome::new(OutcomeKind::DeployNotReached, &host, promotion, id)
     }
 }
 

@@ -7,10 +7,15 @@ use serde_json::{Value, json};
 
 use crate::bundle::Bundle;
 use crate::dead_letter::DeadLetter;
-use crate::event::{CloudEvent, SPEC_VERSION, TYPE_DEAD_LETTER, TYPE_PRESENCE, TYPE_PROMOTED};
+use crate::event::{
+    CloudEvent, SPEC_VERSION, TYPE_DEAD_LETTER, TYPE_HALTED, TYPE_PRESENCE, TYPE_PROMOTED, TYPE_ROLLOUT_STATE,
+};
+use crate::halt::Halt;
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::presence::Presence;
 use crate::promotion::Promotion;
+use crate::rollout::RolloutState;
+use crate::roster::Roster;
 use crate::stack::{ServiceSettings, StackSettings};
 
 /// One file of `schema/json/`.
@@ -34,12 +39,15 @@ pub fn files() -> Vec<SchemaFile> {
         event::<Promotion>("release.promoted.v1.json", "A promotion: the order to deploy", &[TYPE_PROMOTED.to_owned()]),
         event::<Outcome>("outcome.v1.json", "What a host did with a promotion", &outcome_types),
         event::<Presence>("presence.v1.json", "A host's sign of life", &[TYPE_PRESENCE.to_owned()]),
+        event::<Halt>("release.halted.v1.json", "What an operator says about a rollout", &[TYPE_HALTED.to_owned()]),
+        event::<RolloutState>("rollout.state.v1.json", "The state of a rollout", &[TYPE_ROLLOUT_STATE.to_owned()]),
         event::<DeadLetter>(
             "deadletter.v1.json",
             "A message that an executor could not believe",
             &[TYPE_DEAD_LETTER.to_owned()],
         ),
         document::<Bundle>("bundle.v1.json", "The compose files that travel with a promotion"),
+        document::<Roster>("roster.v1.json", "The public keys of a plan's hosts"),
         document::<StackSettings>("x-landfall.stack.json", "x-landfall at the top of a compose file"),
         document::<ServiceSettings>("x-landfall.service.json", "x-landfall of one service of a compose file"),
     ]

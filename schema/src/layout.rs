@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::ids::HostName;
+use crate::ids::{EnvName, HostName};
 
 /// Largest event that is accepted anywhere, in bytes (headers not counted).
 pub const EVENT_MAX_BYTES: usize = 64 * 1024;
@@ -19,6 +19,8 @@ pub const DEADLETTER: &str = "DEADLETTER";
 pub const BUNDLES: &str = "landfall-bundles";
 /// Key-value bucket with the state of rollouts.
 pub const ROLLOUT: &str = "landfall-rollout";
+/// Key-value bucket with the leases of those who migrate a database.
+pub const LOCKS: &str = "landfall-locks";
 
 /// Headers that Landfall sets besides NATS' own `Nats-Msg-Id`.
 pub const HEADER_SIGNATURE: &str = "Landfall-Signature";
@@ -35,6 +37,8 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 pub const PRESENCE_INTERVAL: Duration = Duration::from_secs(30);
 /// After this long without a beat a host is away.
 pub const PRESENCE_MAX_AGE: Duration = Duration::from_secs(90);
+/// The last sign of life of a host is kept this long, so that people see who is away and since when.
+pub const PRESENCE_KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -93,6 +97,8 @@ pub fn streams() -> [StreamSpec; 5] {
                 "landfall.*.release.*.approved",
                 "landfall.*.release.*.halted",
                 "landfall.*.release.*.condemned",
+                "landfall.*.environment.policy",
+                "landfall.*.environment.freeze",
             ],
             discard: Discard::New,
             deny_delete: true,
@@ -117,11 +123,11 @@ pub fn streams() -> [StreamSpec; 5] {
         },
         StreamSpec {
             name: PRESENCE,
-            description: "Landfall: which executors are here",
+            description: "Landfall: which executors are here, and since when the others are away",
             // In memory the stream itself would be gone after a restart of the server, and with it every host.
             subjects: &["landfall.*.presence.*"],
             max_messages_per_subject: Some(1),
-            max_age: Some(PRESENCE_MAX_AGE),
+            max_age: Some(PRESENCE_KEPT),
             ..stream.clone()
         },
         StreamSpec {
@@ -150,14 +156,15 @@ pub struct BucketSpec {
     pub kind: BucketKind,
 }
 
-pub fn buckets() -> [BucketSpec; 2] {
+pub fn buckets() -> [BucketSpec; 3] {
     [
         BucketSpec { name: BUNDLES, description: "Landfall: compose files by digest", kind: BucketKind::Objects },
         BucketSpec { name: ROLLOUT, description: "Landfall: state of rollouts", kind: BucketKind::KeyValue },
+        BucketSpec { name: LOCKS, description: "Landfall: who migrates a database", kind: BucketKind::KeyValue },
     ]
 }
 
-/// The durable consumer of one host on [`DESIRED`].
-pub fn executor_consumer(host: &HostName) -> String {
-    format!("executor-{host}")
+/// The durable consumer of one host on [`DESIRED`]. One machine may serve several environments, each with an executor of its own.
+pub fn executor_consumer(env: &EnvName, host: &HostName) -> String {
+    format!("executor-{env}-{host}")
 }

@@ -1,19 +1,22 @@
 //! The wire contract of Landfall: what travels on the bus and in the compose file, and nothing else. No IO, no clock.
 //!
 //! In reading order: [`ids`] are the names everything is made of; [`subject`] spells the subjects; [`layout`] lists streams and
-//! buckets as data; [`event`] is the CloudEvents envelope with [`promotion`], [`outcome`], [`presence`] and [`dead_letter`]
-//! inside; [`signature`] signs and verifies exact bytes; [`bundle`] is the stack's configuration that travels with a promotion;
-//! [`stack`] holds the `x-landfall` settings of a compose file; [`json_schema`] describes all of it for other programs.
+//! buckets as data; [`event`] is the CloudEvents envelope with [`promotion`], [`halt`], [`outcome`], [`rollout`], [`presence`] and
+//! [`dead_letter`] inside; [`signature`] signs and verifies exact bytes; [`bundle`] is the stack's configuration and [`roster`] the hosts'
+//! keys that travel with a promotion; [`stack`] holds the `x-landfall` settings of a compose file; [`json_schema`] describes all of it for other programs.
 
 pub mod bundle;
 pub mod dead_letter;
 pub mod event;
+pub mod halt;
 pub mod ids;
 pub mod json_schema;
 pub mod layout;
 pub mod outcome;
 pub mod presence;
 pub mod promotion;
+pub mod rollout;
+pub mod roster;
 pub mod signature;
 pub mod stack;
 pub mod subject;

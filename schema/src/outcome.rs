@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{AppName, Counter, Digest, EnvName, EventId, HostName, ReleaseName, ServiceName};
+use crate::promotion::Promotion;
+use crate::rollout::RolloutState;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $noun:literal, $verb:literal, $name:literal;)*) => {
@@ -76,6 +78,29 @@ kinds! {
     DeployRefused = "deploy", "refused", "deploy.refused";
     /// Terminal, said by the one who waits: the host was silent until the deadline.
     DeployNotReached = "deploy", "not_reached", "deploy.not_reached";
+    /// A preview's stack is gone, with its networks and volumes.
+    StackRemoved = "stack", "removed", "stack.removed";
+    /// The next wave may deploy; said by the host that decided it, like all of `rollout`. Carries [`Outcome::rollout`].
+    RolloutWaveOpened = "rollout", "wave_opened", "rollout.wave_opened";
+    /// Every host that had moved goes back.
+    RolloutRollingBack = "rollout", "rolling_back", "rollout.rolling_back";
+    /// The last word: the promised digests serve on every host of the plan.
+    RolloutSucceeded = "rollout", "succeeded", "rollout.succeeded";
+    /// The last word: they serve on every host that was here; the others are named.
+    RolloutSucceededPartial = "rollout", "succeeded_partial", "rollout.succeeded_partial";
+    /// The last word: the former release serves on every host that had moved, and was proven to.
+    RolloutRolledBack = "rollout", "rolled_back", "rollout.rolled_back";
+    /// The last word: it failed, and every host stays as it is until people decide.
+    RolloutHeld = "rollout", "held", "rollout.held";
+    /// The last word: the hosts differ, or it is not known what some serve; they are named.
+    RolloutMixed = "rollout", "mixed", "rollout.mixed";
+    /// The last word: somebody, or a newer promotion, ended it.
+    RolloutAborted = "rollout", "aborted", "rollout.aborted";
+    /// What runs is not what was committed: somebody beside Landfall changed the stack.
+    DriftDetected = "drift", "detected", "drift.detected";
+    /// The committed release serves again.
+    DriftRepaired = "drift", "repaired", "drift.repaired";
+    DriftFailed = "drift", "failed", "drift.failed";
 }
 
 impl OutcomeKind {
@@ -83,9 +108,20 @@ impl OutcomeKind {
         self.noun() == "deploy"
     }
 
+    /// Whether it is said of the rollout, and not of the host that says it.
+    pub fn is_rollout(self) -> bool {
+        self.noun() == "rollout"
+    }
+
     /// Whether it tells of something that went wrong.
     pub fn is_failure(self) -> bool {
-        self.verb() == "failed" || (self.is_terminal() && self != Self::DeploySucceeded)
+        match self {
+            Self::RolloutWaveOpened | Self::RolloutSucceeded | Self::RolloutSucceededPartial => false,
+            Self::DriftDetected => true,
+            kind => {
+                kind.is_rollout() || kind.verb() == "failed" || (kind.is_terminal() && kind != Self::DeploySucceeded)
+            }
+        }
     }
 
     pub fn event_type(self) -> String {
@@ -136,6 +172,33 @@ pub struct Outcome {
     /// Milliseconds per step, by noun, in terminal outcomes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub timings_ms: BTreeMap<String, u64>,
+    /// What was decided, in events of `rollout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutState>,
+}
+
+impl Outcome {
+    /// Of this promotion on this host, with nothing to tell yet.
+    pub fn new(kind: OutcomeKind, host: &HostName, promotion: &Promotion, id: EventId) -> Self {
+        Self {
+            kind,
+            env: promotion.env.clone(),
+            app: promotion.app.clone(),
+            host: host.clone(),
+            counter: promotion.counter,
+            release: promotion.release.clone(),
+            promotion: id,
+            duration_ms: None,
+            message: String::new(),
+            reason: None,
+            progress: None,
+            running: BTreeMap::new(),
+            migrations: Vec::new(),
+            former: None,
+            timings_ms: BTreeMap::new(),
+            rollout: None,
+        }
+    }
 }
 
 /// Why something failed or was refused.
@@ -214,6 +277,23 @@ pub enum ReasonCode {
     EngineUnreachable,
     Superseded,
     NotReached,
+    // Gates: rules of the environment.
+    NotApproved,
+    Rejected,
+    Frozen,
+    Condemned,
+    NotProvenElsewhere,
+    PolicyUnreadable,
+    // The fleet.
+    RolloutFailed,
+    Aborted,
+    // The database.
+    SchemaTooNew,
+    MigrationUnknown,
+    // Beside Landfall.
+    Drifted,
+    ProjectTaken,
+    PreviewExpired,
     /// Trouble of the executor's own; the deploy is tried again.
     Internal,
 }

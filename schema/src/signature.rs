@@ -5,6 +5,7 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use nkeys::KeyPair;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -16,7 +17,7 @@ pub const SIGNATURES_MAX: usize = 16;
 const KEYID_SHOWN_MAX_CHARS: usize = 60;
 
 /// One signature, as in DSSE.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Signature {
     /// The public nkey (`U…`) of the signer.
     pub keyid: String,
@@ -25,7 +26,7 @@ pub struct Signature {
 }
 
 /// A full DSSE envelope, for events that are embedded or stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DsseEnvelope {
     pub payload_type: String,
@@ -210,5 +211,20 @@ pub fn verify(payload: &[u8], header: Option<&str>, trusted: &[PublicKey]) -> Re
 impl DsseEnvelope {
     pub fn new(payload: &[u8], signatures: Vec<Signature>) -> Self {
         Self { payload_type: PAYLOAD_TYPE.to_owned(), payload: BASE64.encode(payload), signatures }
+    }
+
+    /// The payload's bytes and the trusted key that signed exactly them.
+    ///
+    /// # Errors
+    /// Any [`SignatureError`].
+    pub fn open(&self, trusted: &[PublicKey]) -> Result<(Vec<u8>, PublicKey), SignatureError> {
+        if self.payload_type != PAYLOAD_TYPE {
+            return Err(SignatureError::Malformed(format!("the payload is of type {:?}", self.payload_type)));
+        }
+        let bytes = BASE64
+            .decode(&self.payload)
+            .map_err(|error| SignatureError::Malformed(format!("the payload is not base64: {error}")))?;
+        let signer = verify(&bytes, Some(&encode_header(&self.signatures)), trusted)?;
+        Ok((bytes, signer))
     }
 }

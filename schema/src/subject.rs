@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ids::{AppName, EnvName, HostName};
+use crate::ids::{AppName, Counter, EnvName, HostName};
 use crate::outcome::OutcomeKind;
 
 /// A subject that a message is published to; made only by the functions of this module.
@@ -36,6 +36,55 @@ pub fn promoted(env: &EnvName, app: &AppName) -> Subject {
     Subject(format!("landfall.{env}.release.{app}.promoted"))
 }
 
+/// What operators say about a rollout under way: halt, resume, abort. The newest counts.
+pub fn halted(env: &EnvName, app: &AppName) -> Subject {
+    Subject(format!("landfall.{env}.release.{app}.halted"))
+}
+
+/// Approvals and rejections of a promotion. The newest counts.
+pub fn approved(env: &EnvName, app: &AppName) -> Subject {
+    Subject(format!("landfall.{env}.release.{app}.approved"))
+}
+
+/// What people say about condemned digests. The newest counts.
+pub fn condemned(env: &EnvName, app: &AppName) -> Subject {
+    Subject(format!("landfall.{env}.release.{app}.condemned"))
+}
+
+/// Everything that is said about the releases of one application.
+pub fn release_filter(env: &EnvName, app: &AppName) -> String {
+    format!("landfall.{env}.release.{app}.*")
+}
+
+/// The environment's gates. The newest counts.
+pub fn environment_policy(env: &EnvName) -> Subject {
+    Subject(format!("landfall.{env}.environment.policy"))
+}
+
+/// The environment's freezes. The newest counts.
+pub fn environment_freeze(env: &EnvName) -> Subject {
+    Subject(format!("landfall.{env}.environment.freeze"))
+}
+
+pub fn environment_filter(env: &EnvName) -> String {
+    format!("landfall.{env}.environment.*")
+}
+
+/// The key of a rollout's state in the bucket [`crate::layout::ROLLOUT`].
+pub fn rollout_key(env: &EnvName, app: &AppName, counter: Counter) -> String {
+    format!("{env}.{app}.{}", counter.0)
+}
+
+/// The key of an application's condemned digests in the same bucket.
+pub fn condemned_key(env: &EnvName, app: &AppName) -> String {
+    format!("{env}.{app}.condemned")
+}
+
+/// The subject behind a key of that bucket (NATS ADR-8), on which every change can be heard.
+pub fn rollout_subject(key: &str) -> String {
+    format!("$KV.{}.{key}", crate::layout::ROLLOUT)
+}
+
 /// The filter of an environment's executors: the newest promotion of every application.
 pub fn promoted_filter(env: &EnvName) -> String {
     format!("landfall.{env}.release.*.promoted")
@@ -49,6 +98,16 @@ pub fn outcome(env: &EnvName, app: &AppName, host: &HostName, kind: OutcomeKind)
 pub fn outcome_filter(env: &EnvName, app: Option<&AppName>) -> String {
     let app = app.map_or("*", AppName::as_str);
     format!("landfall.{env}.outcome.{app}.>")
+}
+
+/// One kind of outcome of every host of an application.
+pub fn outcome_kind_filter(env: &EnvName, app: &AppName, kind: OutcomeKind) -> String {
+    format!("landfall.{env}.outcome.{app}.*.{}.{}", kind.noun(), kind.verb())
+}
+
+/// What the rollouts of an application came to.
+pub fn rollout_filter(env: &EnvName, app: &AppName) -> String {
+    format!("landfall.{env}.outcome.{app}.*.rollout.*")
 }
 
 /// Only how deploys ended: of one application, or of all.

@@ -10,11 +10,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use landfall_schema::dead_letter::DeadLetter;
-use landfall_schema::event::{CloudEvent, TYPE_DEAD_LETTER, TYPE_PRESENCE, TYPE_PROMOTED};
+use landfall_schema::event::{
+    CloudEvent, TYPE_DEAD_LETTER, TYPE_HALTED, TYPE_PRESENCE, TYPE_PROMOTED, TYPE_ROLLOUT_STATE,
+};
+use landfall_schema::halt::Halt;
 use landfall_schema::json_schema;
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::presence::Presence;
 use landfall_schema::promotion::Promotion;
+use landfall_schema::rollout::RolloutState;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -87,6 +91,16 @@ fn presence() {
 }
 
 #[test]
+fn halt() {
+    check::<Halt>(&samples::halt(), "release.halted.v1.json");
+}
+
+#[test]
+fn rollout_state() {
+    check::<RolloutState>(&samples::rollout_state(), "rollout.state.v1.json");
+}
+
+#[test]
 fn dead_letter() {
     check::<DeadLetter>(&samples::dead_letter(), "deadletter.v1.json");
 }
@@ -101,7 +115,8 @@ fn every_outcome() {
 #[test]
 fn every_golden_file_belongs_to_an_event_type() {
     let mut expected: BTreeSet<String> = OutcomeKind::ALL.iter().map(|kind| kind.event_type()).collect();
-    expected.extend([TYPE_PROMOTED, TYPE_PRESENCE, TYPE_DEAD_LETTER].map(str::to_owned));
+    expected
+        .extend([TYPE_PROMOTED, TYPE_HALTED, TYPE_ROLLOUT_STATE, TYPE_PRESENCE, TYPE_DEAD_LETTER].map(str::to_owned));
     let found: BTreeSet<String> = fs::read_dir(root("golden"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap().trim_end_matches(".json").to_owned())

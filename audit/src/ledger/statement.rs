@@ -85,6 +85,7 @@ fn release_values(stored: &Stored<Promotion>, stored_at: Timestamp) -> Vec<Value
     let promotion = &stored.event.data;
     let (intent, rollback_to) = match &promotion.intent {
         Intent::Promote => ("promote", None),
+        Intent::Remove => ("remove", None),
         Intent::Rollback { to } => ("rollback", Some(saturated(to.0))),
     };
     let hosts: Vec<&str> = promotion.plan.hosts().map(|host| host.as_str()).collect();

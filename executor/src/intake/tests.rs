@@ -183,7 +183,7 @@ fn a_plan_for_named_hosts_only_leaves_the_others_alone() {
     let only = |host: &'static str| {
         move |scene: &mut Scene| {
             scene.event.data.plan.only_named = true;
-            scene.event.data.plan.waves = vec![Wave { hosts: vec![host.parse().unwrap()] }];
+            scene.event.data.plan.waves = vec![Wave::of(vec![host.parse().unwrap()])];
             scene.sign();
         }
     };

@@ -116,6 +116,19 @@ pub(super) async fn set_state(
     Ok(())
 }
 
+/// What was committed, and then taken back with the whole fleet, is nothing to go back to.
+pub(super) async fn take_back_commit(tx: &mut Transaction<'static, Sqlite>, order: &Order) -> Result<(), JournalError> {
+    let promotion = &order.promotion;
+    sqlx::query("DELETE FROM committed WHERE env = ? AND app = ? AND counter = ?")
+        .bind(promotion.env.as_str())
+        .bind(promotion.app.as_str())
+        .bind(integer(promotion.counter)?)
+        .execute(&mut **tx)
+        .await
+        .map_err(failed("take back a commit"))?;
+    Ok(())
+}
+
 pub(super) async fn unfinished(pool: &SqlitePool, host: &HostName) -> Result<Vec<Unfinished>, JournalError> {
     let what = "read what has not ended";
     let rows = sqlx::query(

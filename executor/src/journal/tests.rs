@@ -69,7 +69,7 @@ async fn a_message_is_told_once_its_outcome_is_published() {
 
     let waiting = journal.unpublished(0, 10).await.unwrap();
     assert_eq!(waiting.iter().map(|waiting| &waiting.announcement).collect::<Vec<_>>(), [&announcement]);
-    journal.mark_published(waiting[0].position, samples::now()).await.unwrap();
+    journal.mark_published(waiting[0].position, &[], samples::now()).await.unwrap();
     assert_eq!(journal.handled(&taken.message).await.unwrap(), Some(Handled::Told));
     assert!(journal.unpublished(0, 10).await.unwrap().is_empty());
     assert!(journal.unfinished(&taken.order.host).await.unwrap().is_empty());

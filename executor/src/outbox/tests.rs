@@ -16,14 +16,18 @@ const LIMIT: Duration = Duration::from_secs(20);
 struct Bus {
     away: Arc<Mutex<u32>>,
     said: Arc<Mutex<Vec<EventId>>>,
+    never: Option<EventId>,
 }
 
 impl Publish for Bus {
-    async fn publish(&self, announcement: &Announcement) -> Result<(), String> {
+    async fn publish(&self, announcement: &Announcement) -> Result<(), NotPublished> {
+        if self.never == Some(announcement.id) {
+            return Err(NotPublished::Refused("permissions violation".to_owned()));
+        }
         let mut away = self.away.lock().unwrap();
         if *away > 0 {
             *away -= 1;
-            return Err("the bus is away".to_owned());
+            return Err(NotPublished::Now("the bus is away".to_owned()));
         }
         self.said.lock().unwrap().push(announcement.id);
         Ok(())
@@ -82,4 +86,24 @@ async fn at_the_end_what_is_left_is_said_unless_the_bus_is_away() {
         timeout(LIMIT, outbox.run(stop)).await.unwrap();
         assert_eq!(journal.unpublished(0, 10).await.unwrap().is_empty(), !away);
     }
+}
+
+#[tokio::test]
+async fn what_the_server_never_takes_does_not_hold_up_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).await.unwrap();
+    let message = MessageId::stored("m".to_owned());
+    let made = [announcement(1, None), announcement(2, None), announcement(3, Some(message.clone()))];
+    journal.announce(&made, samples::now()).await.unwrap();
+    let bus = Bus { never: Some(made[1].id), ..Bus::default() };
+    let (settled, mut settles) = mpsc::unbounded_channel();
+    let stop = CancellationToken::new();
+    let outbox = Outbox::new(journal.clone(), bus.clone(), OutboxBell::default(), settled);
+    let running = tokio::spawn(outbox.run(stop.clone()));
+    assert_eq!(timeout(LIMIT, settles.recv()).await.unwrap(), Some(message));
+    assert_eq!(*bus.said.lock().unwrap(), [made[0].id, made[2].id]);
+    stop.cancel();
+    timeout(LIMIT, running).await.unwrap().unwrap();
+    let kept = journal.unpublished(0, 10).await.unwrap();
+    assert_eq!(kept.iter().map(|kept| kept.announcement.id).collect::<Vec<_>>(), [made[1].id]);
 }

@@ -164,7 +164,8 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
             self.machine.deadline().and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or_default();
         let deadline = Instant::now() + limit;
         let (progress, mut progressed) = mpsc::channel(PROGRESS_QUEUE);
-        let Some(context) = self.context(progress, deadline).await else { return Ok(Carried::Parked) };
+        let (waiting, mut waits) = mpsc::channel(PROGRESS_QUEUE);
+        let Some(context) = self.context(progress, waiting, deadline).await else { return Ok(Carried::Parked) };
         let span = info_span!("step", otel.name = effect.noun());
         set_attribute(&span, "cicd.pipeline.task.name", effect.noun());
         let work = act(Arc::clone(&self.worker.hands), effect, self.order().clone(), context);
@@ -181,9 +182,10 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
                 Some(progress) = progressed.recv() => {
                     if progress.layers_total > 0 && told_at.is_none_or(|at| at.elapsed() >= PROGRESS_INTERVAL) {
                         told_at = Some(Instant::now());
-                        self.progress(progress).await?;
+                        self.tell_beside(Input::Progressed { progress }).await?;
                     }
                 }
+                Some(on) = waits.recv() => self.tell_beside(Input::Waiting { on }).await?,
                 Some(job) = self.worker.inbox.recv() => {
                     self.worker.waiting.push(job);
                     self.hear_of_newer().await?;
@@ -207,7 +209,9 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
     /// step's deadline, which forgives what could not be cleaned up. `Some` when it could not be done.
     async fn write_committed(&self) -> Option<Carried> {
         let (progress, _) = mpsc::channel(1);
+        let (waiting, _) = mpsc::channel(1);
         let context = Context {
+            waiting,
             bundle: self.bundle.clone(),
             former: None,
             progress,
@@ -234,10 +238,10 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
         }
     }
 
-    /// Told when the bus takes it, and not kept otherwise.
-    async fn progress(&mut self, progress: Progress) -> Result<(), IllegalInput> {
+    /// Progress, and what is waited for: told when the bus takes it, and not kept otherwise.
+    async fn tell_beside(&mut self, input: Input) -> Result<(), IllegalInput> {
         let now = Timestamp::now();
-        self.machine.handle(Input::Progressed { progress }, now)?;
+        self.machine.handle(input, now)?;
         let announcements = self.announcements(now);
         if self.shared().bell.is_stalled() {
             return Ok(());
@@ -250,10 +254,15 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
     }
 
     /// `None` when the daemon ended before the journal could be read.
-    async fn context(&self, progress: mpsc::Sender<Progress>, deadline: Instant) -> Option<Context> {
+    async fn context(
+        &self,
+        progress: mpsc::Sender<Progress>,
+        waiting: mpsc::Sender<String>,
+        deadline: Instant,
+    ) -> Option<Context> {
         let last_good = last_good(self.shared(), self.order()).await?;
         let former = former(&last_good, self.order()).cloned();
-        Some(Context { bundle: self.bundle.clone(), former, progress, deadline, last_good })
+        Some(Context { bundle: self.bundle.clone(), former, progress, waiting, deadline, last_good })
     }
 }
 

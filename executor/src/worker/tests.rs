@@ -84,6 +84,7 @@ impl CarryOut for Puppet {
             Effect::Prove | Effect::ProveFormer => Evidence::Running { services: digests(promotion), restarts: 0 },
             Effect::Commit => Evidence::Committed { images_removed: 0 },
             Effect::Restore => Evidence::Restored,
+            Effect::Admit => Evidence::Admitted,
             other => panic!("{other:?} has nothing to do here"),
         })
     }

@@ -135,7 +135,9 @@ impl App {
             images: release.images.clone(),
             variables: release.variables.clone(),
             bundle: reference,
-            plan: RolloutPlan { waves: Vec::new(), only_named: false, deadline_ms: 60_000, bake_ms: release.bake_ms },
+            plan: RolloutPlan { deadline_ms: 60_000, bake_ms: release.bake_ms, ..RolloutPlan::default() },
+            only: Default::default(),
+            preview: None,
             author: "test".to_owned(),
             link: None,
             expires_at: Timestamp::MAX,
@@ -158,6 +160,7 @@ impl App {
             bundle: None,
             former: self.committed.iter().rfind(|c| c.counter < order.promotion.counter).cloned(),
             progress,
+            waiting: mpsc::channel(1).0,
             deadline: Instant::now() + limit,
             last_good: self.committed.clone(),
         };
@@ -208,6 +211,7 @@ impl App {
             bundle: None,
             former: None,
             progress,
+            waiting: mpsc::channel(1).0,
             deadline: Instant::now() + EFFECT_TIMEOUT,
             last_good: Vec::new(),
         }

@@ -119,6 +119,18 @@ pub fn phrase(kind: OutcomeKind) -> &'static str {
         OutcomeKind::DeploySuperseded => "superseded",
         OutcomeKind::DeployRefused => "refused",
         OutcomeKind::DeployNotReached => "not reached",
+        OutcomeKind::StackRemoved => "removed",
+        OutcomeKind::RolloutWaveOpened => "wave opened",
+        OutcomeKind::RolloutRollingBack => "rolling the fleet back",
+        OutcomeKind::RolloutSucceeded => "rollout succeeded",
+        OutcomeKind::RolloutSucceededPartial => "rollout succeeded in part",
+        OutcomeKind::RolloutRolledBack => "rollout rolled back",
+        OutcomeKind::RolloutHeld => "rollout held",
+        OutcomeKind::RolloutMixed => "rollout mixed",
+        OutcomeKind::RolloutAborted => "rollout aborted",
+        OutcomeKind::DriftDetected => "drift",
+        OutcomeKind::DriftRepaired => "drift repaired",
+        OutcomeKind::DriftFailed => "drift stays",
     }
 }
 

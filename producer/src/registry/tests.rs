@@ -115,3 +115,15 @@ fn registries_on_this_machine_need_no_encryption() {
         assert_eq!(is_loopback(registry), expect, "{registry}");
     }
 }
+
+#[tokio::test]
+async fn an_unreachable_registry_has_one_cause_and_a_hint_that_fits() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    for (registry, insecure_is_hinted) in [("registry.invalid", false), ("registry.invalid:5000", true)] {
+        let image = format!("{registry}/shop:v1").parse().unwrap();
+        let error = Registries::new(Vec::new()).unwrap().pin(&image).await.unwrap_err();
+        let shown = CliError::from(error).to_string();
+        assert_eq!(shown.matches("because:").count(), 1, "{shown}");
+        assert_eq!(shown.contains("--insecure-registry"), insecure_is_hinted, "{shown}");
+    }
+}

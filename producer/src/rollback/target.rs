@@ -73,7 +73,7 @@ impl Past {
     /// A rollback is as old as what it went back to, so that two rollbacks in a row go back two releases.
     fn age(&self) -> Counter {
         match self.promotion().intent {
-            Intent::Promote => self.counter(),
+            Intent::Promote | Intent::Remove => self.counter(),
             Intent::Rollback { to } => to,
         }
     }

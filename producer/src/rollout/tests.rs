@@ -18,11 +18,13 @@ fn view(hosts: &[&str]) -> RolloutView {
         variables: BTreeMap::new(),
         bundle: BundleRef { digest: Digest::of(b""), bytes: 0 },
         plan: RolloutPlan {
-            only_named: false,
-            waves: vec![Wave { hosts: hosts.iter().map(|host| host.parse().unwrap()).collect() }],
+            waves: vec![Wave::of(hosts.iter().map(|host| host.parse().unwrap()).collect())],
             deadline_ms: 60_000,
             bake_ms: 0,
+            ..RolloutPlan::default()
         },
+        only: Default::default(),
+        preview: None,
         author: "test".to_owned(),
         link: None,
         expires_at: Timestamp::UNIX_EPOCH,

@@ -4,11 +4,17 @@ use std::collections::BTreeMap;
 
 use landfall_schema::Timestamp;
 use landfall_schema::dead_letter::DeadLetter;
-use landfall_schema::event::{CloudEvent, TYPE_DEAD_LETTER, TYPE_PRESENCE, TYPE_PROMOTED};
+use landfall_schema::event::{
+    CloudEvent, TYPE_DEAD_LETTER, TYPE_HALTED, TYPE_PRESENCE, TYPE_PROMOTED, TYPE_ROLLOUT_STATE,
+};
+use landfall_schema::halt::{Halt, HaltCommand};
 use landfall_schema::ids::{AppName, Counter, Digest, EnvName, EventId, HostName, ReleaseName, ServiceName};
 use landfall_schema::outcome::{AppliedMigration, LogTail, Outcome, OutcomeKind, Progress, Reason, ReasonCode};
 use landfall_schema::presence::{EngineState, Presence, RunningRelease};
-use landfall_schema::promotion::{BundleRef, Intent, PinnedImage, Promotion, RolloutPlan, Wave};
+use landfall_schema::promotion::{
+    BundleRef, Intent, Offline, OnFailure, PinnedImage, Preview, Promotion, RolloutPlan, Wave,
+};
+use landfall_schema::rollout::{RolloutPhase, RolloutState, RolloutWord};
 
 fn env() -> EnvName {
     "staging".parse().unwrap()
@@ -59,11 +65,21 @@ pub(super) fn promotion() -> CloudEvent<Promotion> {
         variables: BTreeMap::from([("LOG_LEVEL".to_owned(), "info".to_owned())]),
         bundle: BundleRef { digest: Digest::of(b"bundle"), bytes: 812 },
         plan: RolloutPlan {
+            waves: vec![
+                Wave { bake_ms: Some(60_000), ..Wave::of(vec![host("host-a")]) },
+                Wave { deadline_ms: Some(600_000), max_parallel: Some(2), ..Wave::of(vec![host("host-b")]) },
+            ],
             only_named: false,
-            waves: vec![Wave { hosts: vec![host("host-a")] }, Wave { hosts: vec![host("host-b")] }],
+            labels: BTreeMap::from([("role".to_owned(), "web".to_owned())]),
             deadline_ms: 900_000,
             bake_ms: 5_000,
+            on_failure: OnFailure::Hold,
+            offline: Offline::Block,
+            away: vec![host("host-c")],
+            roster: Some(BundleRef { digest: Digest::of(b"roster"), bytes: 160 }),
         },
+        only: [service("app")].into(),
+        preview: Some(Preview { of: app(), name: "pr-123".parse().unwrap(), expires_at: time("2026-11-24T10:00:00Z") }),
         author: "ci".to_owned(),
         link: Some("https://ci.example.org/pipelines/7".to_owned()),
         expires_at: time("2026-11-21T10:00:00Z"),
@@ -88,6 +104,39 @@ pub(super) fn presence() -> CloudEvent<Presence> {
     event(2, "/landfall/host/host-a", TYPE_PRESENCE, data)
 }
 
+pub(super) fn halt() -> CloudEvent<Halt> {
+    let data = Halt {
+        env: env(),
+        app: app(),
+        counter: Counter(2),
+        promotion: id(1),
+        command: HaltCommand::Abort,
+        reason: "checkout is slow".to_owned(),
+        author: "ann".to_owned(),
+    };
+    event(4, "/landfall/producer/ann", TYPE_HALTED, data)
+}
+
+pub(super) fn rollout_state() -> CloudEvent<RolloutState> {
+    event(5, "/landfall/host/host-a", TYPE_ROLLOUT_STATE, rollout())
+}
+
+fn rollout() -> RolloutState {
+    RolloutState {
+        env: env(),
+        app: app(),
+        counter: Counter(2),
+        promotion: id(1),
+        phase: RolloutPhase::Ended { word: RolloutWord::Mixed },
+        wave: 1,
+        admitted: 2,
+        cause: Some(Reason::new(ReasonCode::Unhealthy, "host-b rolled_back: app is unhealthy")),
+        not_reached: BTreeMap::from([(host("host-c"), "it is away".to_owned())]),
+        differing: BTreeMap::from([(host("host-b"), "it is stuck".to_owned())]),
+        decided_by: host("host-a"),
+    }
+}
+
 pub(super) fn dead_letter() -> CloudEvent<DeadLetter> {
     let data = DeadLetter {
         env: env(),
@@ -106,21 +155,11 @@ pub(super) fn dead_letter() -> CloudEvent<DeadLetter> {
 
 pub(super) fn outcome(kind: OutcomeKind) -> CloudEvent<Outcome> {
     let mut data = Outcome {
-        kind,
-        env: env(),
-        app: app(),
-        host: host("host-a"),
-        counter: Counter(2),
-        release: release("v2"),
-        promotion: id(1),
         duration_ms: Some(1_250),
         message: format!("shop v2: {kind}"),
         reason: kind.is_failure().then(|| reason(kind)),
-        progress: None,
-        running: BTreeMap::new(),
-        migrations: Vec::new(),
-        former: None,
-        timings_ms: BTreeMap::new(),
+        rollout: kind.is_rollout().then(rollout),
+        ..Outcome::new(kind, &host("host-a"), &promotion().data, id(1))
     };
     let serves = |name: &str| BTreeMap::from([(service("app"), Digest::of(name.as_bytes()))]);
     match kind {
