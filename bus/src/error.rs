@@ -92,7 +92,7 @@ pub enum BusError {
     Sign(#[from] SignatureError),
     #[error("cannot publish to {subject}")]
     Publish { subject: String, source: Cause },
-    #[error("another promotion on {subject} was first")]
+    #[error("another message on {subject} was first")]
     Raced { subject: String },
     #[error("cannot read the newest message of {subject}")]
     ReadLatest { subject: String, source: Cause },
@@ -100,6 +100,8 @@ pub enum BusError {
     ReadHistory { filter: String, source: Cause },
     #[error("cannot follow {filter}")]
     Follow { filter: String, source: Cause },
+    #[error("cannot listen on {subject}")]
+    Hear { subject: String, source: Cause },
     #[error("cannot set up the consumer {name}")]
     Consumer { name: String, source: Cause },
     #[error("cannot read the register {filter}")]
@@ -130,6 +132,7 @@ impl BusError {
             | Self::ReadLatest { source, .. }
             | Self::ReadHistory { source, .. }
             | Self::Follow { source, .. }
+            | Self::Hear { source, .. }
             | Self::Consumer { source, .. }
             | Self::Sweep { source, .. } => return source.hint().map(str::to_owned),
         };

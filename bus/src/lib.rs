@@ -3,12 +3,13 @@
 //!
 //! In reading order: [`connection`] connects and holds the handles; [`layout`] compares streams and buckets with the server and creates
 //! them; [`promotions`] writes and reads releases; [`outcomes`] follows what hosts say; [`consumer`] is an executor's durable and its
-//! sweep; [`bundles`] keeps compose files; [`delivered`] is a message as it was read; [`error`] names every operation that can fail.
+//! sweep; [`entries`] are the key-value buckets; [`bundles`] keeps compose files; [`delivered`] is a message as it was read; [`error`] names every operation that can fail.
 
 pub mod bundles;
 pub mod connection;
 pub mod consumer;
 pub mod delivered;
+pub mod entries;
 pub mod error;
 pub mod layout;
 pub mod outcomes;
@@ -16,6 +17,7 @@ pub mod promotions;
 
 pub use connection::{Bus, ConnectOptions};
 pub use delivered::Delivered;
+pub use entries::Entry;
 pub use error::BusError;
 pub use layout::{LayoutChange, Setting};
 pub use outcomes::OutcomesFrom;

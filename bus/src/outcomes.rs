@@ -24,6 +24,8 @@ pub enum OutcomesFrom {
     New,
     /// This sequence of `OUTCOMES` and later.
     Sequence(u64),
+    /// The newest of every subject, and then whatever is published.
+    NewestOfEach,
 }
 
 impl Bus {
@@ -37,18 +39,38 @@ impl Bus {
         filter: String,
         from: OutcomesFrom,
     ) -> Result<impl Stream<Item = Result<Delivered, BusError>> + Send + Unpin + use<>, BusError> {
+        self.outcomes_among(vec![filter], from).await
+    }
+
+    /// As [`Self::outcomes`], for several filters that do not overlap.
+    ///
+    /// # Errors
+    /// As [`Self::outcomes`].
+    pub async fn outcomes_among(
+        &self,
+        filters: Vec<String>,
+        from: OutcomesFrom,
+    ) -> Result<impl Stream<Item = Result<Delivered, BusError>> + Send + Unpin + use<>, BusError> {
+        let filter = filters.join(", ");
         let failed = |source: Cause| BusError::Follow { filter: filter.clone(), source };
         let stream = self.jetstream().get_stream(OUTCOMES).await.map_err(|error| failed(self.cause(error)))?;
         // "New" is turned into a number: an ordered consumer that is made again before its first message would else skip some.
-        let start_sequence = match from {
-            OutcomesFrom::All => 1,
-            OutcomesFrom::New => stream.cached_info().state.last_sequence + 1,
-            OutcomesFrom::Sequence(sequence) => sequence.max(1),
+        let from_sequence = |start_sequence| DeliverPolicy::ByStartSequence { start_sequence };
+        let deliver_policy = match from {
+            OutcomesFrom::All => from_sequence(1),
+            OutcomesFrom::New => from_sequence(stream.cached_info().state.last_sequence + 1),
+            OutcomesFrom::Sequence(sequence) => from_sequence(sequence.max(1)),
+            OutcomesFrom::NewestOfEach => DeliverPolicy::LastPerSubject,
+        };
+        let (filter_subject, filter_subjects) = match <[String; 1]>::try_from(filters) {
+            Ok([one]) => (one, Vec::new()),
+            Err(several) => (String::new(), several),
         };
         let config = OrderedConfig {
             name: Some(self.unique_name("follow")),
-            filter_subject: filter.clone(),
-            deliver_policy: DeliverPolicy::ByStartSequence { start_sequence },
+            filter_subject,
+            filter_subjects,
+            deliver_policy,
             ..OrderedConfig::default()
         };
         let consumer = stream.create_consumer(config).await.map_err(|error| failed(self.cause(error)))?;

@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use bytes::Bytes;
 use landfall_schema::event::{CONTENT_TYPE, CloudEvent};
 use landfall_schema::ids::{AppName, EnvName, EventId};
-use landfall_schema::layout::{HEADER_CONTENT_TYPE, HEADER_SIGNATURE, HEADER_TRACEPARENT, RELEASES};
+use landfall_schema::layout::{HEADER_CONTENT_TYPE, HEADER_SIGNATURE, HEADER_TRACEPARENT, OUTCOMES, RELEASES};
 use landfall_schema::promotion::Promotion;
 use landfall_schema::signature::SigningKey;
 use landfall_schema::subject::{self, Subject};
@@ -75,6 +75,41 @@ impl Bus {
         traceparent: Option<&str>,
     ) -> Result<(), BusError> {
         self.publish(subject, headers(id, signature, traceparent), Bytes::copy_from_slice(body)).await.map(|_| ())
+    }
+
+    /// As [`Self::publish_signed`], provided that the last message on the subject is still `expected_last_sequence` (0 for none). Returns
+    /// its sequence.
+    ///
+    /// # Errors
+    /// [`BusError::Raced`] when somebody else was first; [`BusError::Publish`].
+    pub async fn publish_expecting(
+        &self,
+        subject: &Subject,
+        id: EventId,
+        body: &[u8],
+        signature: Option<&str>,
+        traceparent: Option<&str>,
+        expected_last_sequence: u64,
+    ) -> Result<u64, BusError> {
+        let mut headers = headers(id, signature, traceparent);
+        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected_last_sequence.to_string());
+        self.publish(subject, headers, Bytes::copy_from_slice(body)).await
+    }
+
+    /// The newest message on a release or environment subject, from the source of truth.
+    ///
+    /// # Errors
+    /// [`BusError::ReadLatest`].
+    pub async fn last_said(&self, subject: &Subject) -> Result<Option<Delivered>, BusError> {
+        self.last_message(RELEASES, subject.as_str()).await
+    }
+
+    /// The newest outcome of one kind of one host.
+    ///
+    /// # Errors
+    /// [`BusError::ReadLatest`].
+    pub async fn last_outcome(&self, subject: &Subject) -> Result<Option<Delivered>, BusError> {
+        self.last_message(OUTCOMES, subject.as_str()).await
     }
 
     async fn publish(&self, subject: &Subject, headers: HeaderMap, body: Bytes) -> Result<u64, BusError> {

@@ -11,7 +11,7 @@ use landfall_bus::{Bus, BusError, ConnectOptions, Delivered, OutcomesFrom};
 use landfall_schema::Timestamp;
 use landfall_schema::event::{CloudEvent, TYPE_PROMOTED};
 use landfall_schema::ids::{Counter, Digest, EventId};
-use landfall_schema::layout::BUNDLE_MAX_BYTES;
+use landfall_schema::layout::{BUNDLE_MAX_BYTES, ROLLOUT};
 use landfall_schema::outcome::OutcomeKind;
 use landfall_schema::promotion::{BundleRef, Intent, Promotion, RolloutPlan};
 use landfall_schema::signature::{SigningKey, verify};
@@ -237,6 +237,68 @@ async fn outcomes_are_followed_and_read_back() {
             bus.publish_signed(&beat, id, b"here", None, None).await.unwrap();
         }
         assert_eq!(until_found(1, async || bus.presence(&env).await.unwrap()).await[0].body, "here");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_newest_of_each_of_several_kinds_comes_first() {
+    on_every_version(async |bus| {
+        let (env, app) = ("staging".parse().unwrap(), "shop".parse().unwrap());
+        let say = async |host: &str, kind: OutcomeKind, body: &str| {
+            let subject = subject::outcome(&env, &app, &host.parse().unwrap(), kind);
+            bus.publish_signed(&subject, EventId(Uuid::now_v7()), body.as_bytes(), None, None).await.unwrap();
+        };
+        say("a", OutcomeKind::ReleaseCommitted, "old").await;
+        say("a", OutcomeKind::ReleaseCommitted, "new").await;
+        say("a", OutcomeKind::ImagePulled, "not asked for").await;
+        say("b", OutcomeKind::DeployFailed, "b failed").await;
+        let filters = vec![
+            subject::outcome_kind_filter(&env, &app, OutcomeKind::ReleaseCommitted),
+            subject::terminal_filter(&env, Some(&app)),
+        ];
+        let mut followed = bus.outcomes_among(filters, OutcomesFrom::NewestOfEach).await.unwrap();
+        say("c", OutcomeKind::ReleaseCommitted, "live").await;
+        for expect in ["new", "b failed", "live"] {
+            let found = tokio::time::timeout(WAIT_LIMIT, followed.next()).await.unwrap().unwrap().unwrap();
+            assert_eq!(found.body, expect);
+        }
+        let subject = subject::outcome(&env, &app, &"a".parse().unwrap(), OutcomeKind::ReleaseCommitted);
+        assert_eq!(bus.last_outcome(&subject).await.unwrap().unwrap().body, "new");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_entry_is_changed_by_one_of_two() {
+    on_every_version(async |bus| {
+        let (env, app) = ("staging".parse().unwrap(), "shop".parse().unwrap());
+        let key = subject::rollout_key(&env, &app, Counter(7));
+        assert_eq!(bus.entry(ROLLOUT, &key).await.unwrap(), None);
+        let mut heard = bus.hear(subject::rollout_subject(&key)).await.unwrap();
+        let first = bus.write_entry(ROLLOUT, &key, "one".into(), 0).await.unwrap();
+        tokio::time::timeout(WAIT_LIMIT, heard.next()).await.unwrap().unwrap();
+        let raced = bus.write_entry(ROLLOUT, &key, "other".into(), 0).await;
+        assert!(matches!(raced, Err(BusError::Raced { .. })), "{raced:?}");
+        let second = bus.write_entry(ROLLOUT, &key, "two".into(), first).await.unwrap();
+        assert!(bus.write_entry(ROLLOUT, &key, "late".into(), first).await.is_err());
+        let entry = bus.entry(ROLLOUT, &key).await.unwrap().unwrap();
+        assert_eq!((entry.revision, &entry.body[..]), (second, &b"two"[..]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_said_about_a_release_may_expect_what_was_said_before() {
+    on_every_version(async |bus| {
+        let subject = subject::halted(&"staging".parse().unwrap(), &"shop".parse().unwrap());
+        assert_eq!(bus.last_said(&subject).await.unwrap(), None);
+        let id = || EventId(Uuid::now_v7());
+        let first = bus.publish_expecting(&subject, id(), b"halt", Some("[]"), None, 0).await.unwrap();
+        let raced = bus.publish_expecting(&subject, id(), b"resume", Some("[]"), None, 0).await;
+        assert!(matches!(raced, Err(BusError::Raced { .. })), "{raced:?}");
+        let said = bus.last_said(&subject).await.unwrap().unwrap();
+        assert_eq!((said.sequence, &said.body[..]), (first, &b"halt"[..]));
     })
     .await;
 }
