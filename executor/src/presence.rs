@@ -70,6 +70,7 @@ impl<P: Publish> Beat<P> {
             disk_free_bytes: disk_free_bytes(&self.state_dir),
             key: self.announcer.public_key().to_string(),
             apps: self.running().await.map_err(|error| causes(&error))?,
+            previews: Default::default(),
         };
         let announcement = self.announcer.presence(&presence, Timestamp::now()).map_err(|error| causes(&error))?;
         self.publisher.publish(&announcement).await.map_err(NotPublished::into_text)

@@ -74,6 +74,7 @@ pub(crate) fn said(second: i64, words: &str) -> Read<Outcome> {
         migrations: Vec::new(),
         former: None,
         timings_ms: BTreeMap::new(),
+        rollout: None,
     };
     read(second, EventId(Uuid::from_u128(0x1000 + second as u128)), &kind.event_type(), data)
 }
@@ -91,6 +92,7 @@ pub(crate) fn present(second: i64, host: &str, runs: Option<u64>) -> Read<Presen
         disk_free_bytes: 41_500_000_000,
         key: "U".to_owned(),
         apps: BTreeMap::from([("shop".parse().unwrap(), runs)]),
+        previews: Default::default(),
     };
     read(second, EventId(Uuid::from_u128(7)), TYPE_PRESENCE, data)
 }

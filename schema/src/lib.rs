@@ -3,7 +3,8 @@
 //! In reading order: [`ids`] are the names everything is made of; [`subject`] spells the subjects; [`layout`] lists streams and
 //! buckets as data; [`event`] is the CloudEvents envelope with [`promotion`], [`halt`], [`outcome`], [`rollout`], [`presence`] and
 //! [`dead_letter`] inside; [`signature`] signs and verifies exact bytes; [`bundle`] is the stack's configuration and [`roster`] the hosts'
-//! keys that travel with a promotion; [`stack`] holds the `x-landfall` settings of a compose file; [`json_schema`] describes all of it for other programs.
+//! keys that travel with a promotion; [`stack`] holds the `x-landfall` settings of a compose file and [`wave_size`] a word
+//! of them; [`json_schema`] describes all of it for other programs.
 
 pub mod bundle;
 pub mod dead_letter;
@@ -20,5 +21,6 @@ pub mod roster;
 pub mod signature;
 pub mod stack;
 pub mod subject;
+pub mod wave_size;
 
 pub use jiff::Timestamp;

@@ -1,6 +1,6 @@
 //! A host's sign of life.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ pub struct Presence {
     pub key: String,
     /// The applications that this host takes, and what runs of each.
     pub apps: BTreeMap<AppName, Option<RunningRelease>>,
+    /// The applications of which this host takes previews.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub previews: BTreeSet<AppName>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -6,6 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::AppName;
+use crate::promotion::{Offline, OnFailure};
+use crate::wave_size::WaveSize;
 
 /// The key of both extension fields.
 pub const EXTENSION: &str = "x-landfall";
@@ -37,6 +39,33 @@ pub struct StackSettings {
     /// How long the proven release is watched before it is committed, unless the promotion says otherwise. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bake_ms: Option<u64>,
+    /// How a release goes through a fleet, unless the promotion says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<RolloutSettings>,
+}
+
+/// How a release goes through the hosts. Only `landfall promote` reads it: what it makes of it stands in the promotion's plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutSettings {
+    /// Up to which host each wave goes, e.g. `[1, "25%", "100%"]`. Default: all hosts at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waves: Vec<WaveSize>,
+    /// How long every wave watches the proven release before it is committed. Default: the stack's `bake_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bake_ms: Option<u64>,
+    /// Time for all hosts of a wave to commit. Default: 900 000, and the time to bake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Most hosts of a wave that deploy at the same time. Default: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_parallel: Option<u32>,
+    /// What a failure on one host means for the others. Default: `rollback_all`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnFailure>,
+    /// What a host that is away means for the others. Default: `skip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline: Option<Offline>,
 }
 
 /// One smoke test: exactly one of the fields.

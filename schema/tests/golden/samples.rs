@@ -100,6 +100,7 @@ pub(super) fn presence() -> CloudEvent<Presence> {
             (app(), Some(RunningRelease { counter: Counter(1), release: release("v1") })),
             ("blog".parse().unwrap(), None),
         ]),
+        previews: [app()].into(),
     };
     event(2, "/landfall/host/host-a", TYPE_PRESENCE, data)
 }
