@@ -278,6 +278,7 @@ mod tests {
             "DEADLETTER",
             "OBJ_landfall-bundles",
             "KV_landfall-rollout",
+            "KV_landfall-locks",
         ];
         assert_eq!(names, expect);
     }

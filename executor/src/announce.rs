@@ -6,12 +6,13 @@ use landfall_bus::Delivered;
 use landfall_deploy::Order;
 use landfall_schema::Timestamp;
 use landfall_schema::dead_letter::{BODY_MAX_BYTES, DeadLetter};
-use landfall_schema::event::{CloudEvent, EventError, TYPE_DEAD_LETTER, TYPE_PRESENCE};
+use landfall_schema::event::{CloudEvent, EventError, TYPE_DEAD_LETTER, TYPE_PRESENCE, TYPE_ROLLOUT_STATE};
 use landfall_schema::ids::{EnvName, EventId, HostName};
 use landfall_schema::layout::DESIRED;
 use landfall_schema::outcome::{Outcome, OutcomeKind, Reason};
 use landfall_schema::presence::Presence;
-use landfall_schema::signature::{PublicKey, SignatureError, SigningKey};
+use landfall_schema::rollout::RolloutState;
+use landfall_schema::signature::{DsseEnvelope, PublicKey, SignatureError, SigningKey};
 use landfall_schema::subject::{self, Subject};
 use serde::Serialize;
 use thiserror::Error;
@@ -152,6 +153,20 @@ impl Announcer {
     /// As [`Self::outcome`].
     pub fn presence(&self, presence: &Presence, now: Timestamp) -> Result<Announcement, AnnounceError> {
         self.event(subject::presence(&self.env, &self.host), TYPE_PRESENCE.to_owned(), now, presence)
+    }
+
+    /// The rollout's state as this host decided it: the bytes of a DSSE envelope.
+    ///
+    /// # Errors
+    /// As [`Self::outcome`].
+    pub fn rollout_state(&self, state: &RolloutState, now: Timestamp) -> Result<Vec<u8>, AnnounceError> {
+        let id = EventId(Uuid::now_v7());
+        let source = format!("/landfall/host/{}", self.host);
+        let payload = CloudEvent::new(id, source, TYPE_ROLLOUT_STATE, now, state).encode()?;
+        let envelope = DsseEnvelope::new(&payload, vec![self.key.sign(&payload)?]);
+        serde_json::to_vec(&envelope).map_err(|source| {
+            AnnounceError::Encode(EventError::Malformed { expected: TYPE_ROLLOUT_STATE.to_owned(), source })
+        })
     }
 
     fn event<T: Serialize>(

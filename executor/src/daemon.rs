@@ -115,6 +115,7 @@ struct Daemon {
     bell: OutboxBell,
     held: Held,
     inboxes: HashMap<AppName, mpsc::UnboundedSender<Job>>,
+    fleet: Fleet,
     workers: JoinSet<()>,
     deliveries: mpsc::Receiver<Delivery>,
     sweeps: mpsc::Receiver<Vec<Delivered>>,
@@ -161,8 +162,16 @@ impl Daemon {
             draining: draining.clone(),
             parking: parking.clone(),
         };
+        let fleet = Fleet::new(
+            bus.clone(),
+            journal.clone(),
+            Arc::clone(&announcer),
+            bell.clone(),
+            config.trust.promote.clone(),
+            draining.clone(),
+        );
         let mut workers = JoinSet::new();
-        let inboxes = start_workers(&config, &shared, &bus, unfinished, &mut workers)?;
+        let inboxes = start_workers(&config, &shared, &bus, &fleet, unfinished, &mut workers)?;
         let beat = Beat {
             env: config.env.clone(),
             host: config.host.clone(),
@@ -189,6 +198,7 @@ impl Daemon {
             bell,
             held: Held::default(),
             inboxes,
+            fleet,
             workers,
             deliveries,
             sweeps,
@@ -320,6 +330,7 @@ impl Daemon {
         let facts = Facts {
             host: &self.config.host,
             env: &self.config.env,
+            labels: &self.config.labels,
             trusted: &self.config.trust.promote,
             apps: &self.config.apps,
             now,
@@ -391,6 +402,7 @@ impl Daemon {
     fn hand_over(&self, job: Job) {
         let app = job.taken.order.promotion.app.clone();
         let Some(inbox) = self.inboxes.get(&app) else { return };
+        self.fleet.decide(&job.taken.order);
         if inbox.send(job).is_err() {
             warn!(%app, "this application is not worked on any more; the journal takes the promotion up at the next start");
         }
@@ -409,6 +421,7 @@ fn start_workers(
     config: &Config,
     shared: &Shared,
     bus: &BusHandle,
+    fleet: &Fleet,
     unfinished: Vec<Unfinished>,
     workers: &mut JoinSet<()>,
 ) -> Result<HashMap<AppName, mpsc::UnboundedSender<Job>>, DaemonError> {
@@ -417,7 +430,7 @@ fn start_workers(
         let hands = Hands::new(hands_config(config, app, settings), Arc::new(bus.clone()))
             .map_err(|reason| DaemonError::Hands { app: app.clone(), reason: Box::new(reason) })?;
         let (send, inbox) = mpsc::unbounded_channel();
-        let crew = Arc::new(Crew { hands, fleet: Fleet });
+        let crew = Arc::new(Crew { hands, fleet: fleet.clone() });
         workers.spawn(Worker::new(app.clone(), crew, inbox, shared.clone()).run());
         inboxes.insert(app.clone(), send);
     }
@@ -427,7 +440,10 @@ fn start_workers(
         let ours = inboxes.get(&promotion.app).filter(|_| promotion.env == config.env);
         match ours {
             // The worker was just started, so its inbox is open.
-            Some(inbox) => drop(inbox.send(Job { taken, entries, deploy_traceparent })),
+            Some(inbox) => {
+                fleet.decide(&taken.order);
+                drop(inbox.send(Job { taken, entries, deploy_traceparent }));
+            }
             None => *strangers.entry(promotion.app.clone()).or_default() += 1,
         }
     }

@@ -1,28 +1,268 @@
-//! This host among the others of its plan: when it may begin, and how the rollout ended.
+//! This host among the others of its plan: when it may begin, how the rollout ended, and its part in deciding that.
+//!
+//! In reading order: [`reading`] believes what others said; [`Fleet::admit`] and [`Fleet::await_rollout`] are the machine's two effects that
+//! wait for others; [`decider`] makes the rollout's next state; [`rank`] says which hosts decide.
 
+mod decider;
+mod rank;
+mod reading;
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use landfall_bus::{Bus, BusError};
+use landfall_deploy::rollout::{Admission, Verdict, admission, after_commit, first_state};
 use landfall_deploy::{Evidence, Order};
-use landfall_schema::outcome::Reason;
-use landfall_schema::rollout::RolloutWord;
+use landfall_schema::Timestamp;
+use landfall_schema::halt::HaltCommand;
+use landfall_schema::ids::EventId;
+use landfall_schema::outcome::{Reason, ReasonCode};
+use landfall_schema::roster::Roster;
+use landfall_schema::signature::PublicKey;
+use landfall_schema::subject;
+use thiserror::Error;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::announce::Announcer;
+use crate::causes;
+use crate::intake::expired;
+use crate::journal::Journal;
+use crate::link::BusHandle;
+use crate::outbox::OutboxBell;
+use crate::pace::jittered;
+
+use decider::Decider;
+
+/// Events tell when to look again; this often it is done without one, since they can be missed.
+const LOOK_INTERVAL: Duration = Duration::from_secs(20);
+/// After trouble with the bus.
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Why the fleet cannot be judged at the moment.
+#[derive(Debug, Error)]
+enum FleetError {
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error("the bus is away")]
+    Away,
+    #[error("the roster of the plan's hosts is not usable: {0}")]
+    Roster(#[from] landfall_schema::roster::RosterError),
+    #[error("the rollout's state is not believed: {0}")]
+    State(String),
+}
 
 /// What a host knows of the fleet, and does for it.
-#[derive(Debug, Default)]
-pub struct Fleet;
+#[derive(Clone)]
+pub struct Fleet {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    bus: BusHandle,
+    journal: Journal,
+    announcer: Arc<Announcer>,
+    bell: OutboxBell,
+    /// Whose promotions and halts are believed.
+    trusted: Vec<PublicKey>,
+    roster: Mutex<Option<(EventId, Arc<Roster>)>>,
+    stop: CancellationToken,
+}
 
 impl Fleet {
+    pub fn new(
+        bus: BusHandle,
+        journal: Journal,
+        announcer: Arc<Announcer>,
+        bell: OutboxBell,
+        trusted: Vec<PublicKey>,
+        stop: CancellationToken,
+    ) -> Self {
+        let inner = Inner { bus, journal, announcer, bell, trusted, roster: Mutex::new(None), stop };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Takes this host's part in deciding the rollout, until it has ended. Does nothing for a plan that is each host's own.
+    pub fn decide(&self, order: &Order) {
+        let plan = &order.promotion.plan;
+        if !plan.is_coordinated() || plan.place_of(&order.host).is_none() {
+            return;
+        }
+        let decider = Decider::new(self.clone(), order.clone());
+        tokio::spawn(self.inner.stop.clone().run_until_cancelled_owned(decider.run()));
+    }
+
     /// Waits until this host may begin. Cancel-safe.
     ///
     /// # Errors
     /// The rule that forbids it, or how the rollout ended without this host.
-    pub async fn admit(&self, _order: &Order, _waiting: &mpsc::Sender<String>) -> Result<Evidence, Reason> {
-        Ok(Evidence::Admitted)
+    pub async fn admit(&self, order: &Order, waiting: &mpsc::Sender<String>) -> Result<Evidence, Reason> {
+        let promotion = &order.promotion;
+        let hints = [
+            subject::rollout_subject(&subject::rollout_key(&promotion.env, &promotion.app, promotion.counter)),
+            subject::release_filter(&promotion.env, &promotion.app),
+            subject::environment_filter(&promotion.env),
+        ];
+        let mut told = Told::new(waiting);
+        // Most hosts may begin at once: nothing is listened to before it is known that there is something to wait for.
+        let mut heard: Option<stream::SelectAll<_>> = None;
+        loop {
+            let now = Timestamp::now();
+            if now >= promotion.expires_at {
+                return Err(expired(promotion, now));
+            }
+            let pause = match self.judge_admission(order).await {
+                Ok(Admission::Now) => return Ok(Evidence::Admitted),
+                Ok(Admission::Never(reason)) => return Err(reason),
+                Ok(Admission::Wait(on)) => {
+                    told.tell(on);
+                    LOOK_INTERVAL
+                }
+                Err(error) => {
+                    told.tell(format!("{}; trying again", causes(&error)));
+                    RETRY_INTERVAL
+                }
+            };
+            match &mut heard {
+                Some(heard) => {
+                    tokio::select! {
+                        _ = heard.next() => {}
+                        () = sleep(jittered(pause)) => {}
+                    }
+                }
+                None => match self.listen(&hints).await {
+                    // Whatever happened before it listened is seen by looking once more.
+                    Ok(listening) => heard = Some(listening),
+                    Err(error) => {
+                        debug!(error = causes(&error), "the fleet cannot be listened to yet");
+                        sleep(jittered(RETRY_INTERVAL)).await;
+                    }
+                },
+            }
+        }
     }
 
     /// Waits for the rollout's end. Cancel-safe.
     ///
     /// # Errors
     /// Why this host has to go back.
-    pub async fn await_rollout(&self, _order: &Order, _waiting: &mpsc::Sender<String>) -> Result<Evidence, Reason> {
-        Ok(Evidence::RolloutEnded { word: RolloutWord::Succeeded })
+    pub async fn await_rollout(&self, order: &Order, waiting: &mpsc::Sender<String>) -> Result<Evidence, Reason> {
+        let promotion = &order.promotion;
+        let key = subject::rollout_key(&promotion.env, &promotion.app, promotion.counter);
+        let mut told = Told::new(waiting);
+        loop {
+            let heard = match self.listen(&[subject::rollout_subject(&key)]).await {
+                Ok(heard) => heard,
+                Err(error) => {
+                    debug!(error = causes(&error), "the rollout cannot be listened to yet");
+                    sleep(jittered(RETRY_INTERVAL)).await;
+                    continue;
+                }
+            };
+            let mut heard = pin!(heard);
+            loop {
+                let pause = match self.judge_end(order).await {
+                    Ok(Verdict::Keep(word)) => return Ok(Evidence::RolloutEnded { word }),
+                    Ok(Verdict::GoBack(reason)) => return Err(reason),
+                    Ok(Verdict::Wait) => LOOK_INTERVAL,
+                    Err(error) => {
+                        told.tell(format!("{}; trying again", causes(&error)));
+                        RETRY_INTERVAL
+                    }
+                };
+                tokio::select! {
+                    tick = heard.next() => if tick.is_none() { break },
+                    () = sleep(jittered(pause)) => {}
+                }
+            }
+        }
+    }
+
+    async fn judge_admission(&self, order: &Order) -> Result<Admission, FleetError> {
+        let Some(bus) = self.inner.bus.connected() else {
+            // Who deploys alone asks nobody, and can do so while the bus is away.
+            return if order.promotion.plan.is_coordinated() { Err(FleetError::Away) } else { Ok(Admission::Now) };
+        };
+        let halted = self.halt_of(&bus, order).await?;
+        match halted {
+            Some(halt) if halt.command == HaltCommand::Abort => {
+                let text = format!("{} aborted it: {}", halt.author, halt.reason);
+                return Ok(Admission::Never(Reason::new(ReasonCode::Aborted, text)));
+            }
+            Some(halt) if halt.command == HaltCommand::Halt => {
+                return Ok(Admission::Wait(format!("{} halted it: {}", halt.author, halt.reason)));
+            }
+            _ => {}
+        }
+        if !order.promotion.plan.is_coordinated() {
+            return Ok(Admission::Now);
+        }
+        let roster = self.roster(&bus, order).await?;
+        let state = self.state(&bus, order, &roster).await?.map_or_else(|| first_state(order), |(state, _)| state);
+        match admission(order, &state) {
+            Admission::Now => self.proven(&bus, order, &state, &roster).await,
+            other => Ok(other),
+        }
+    }
+
+    async fn judge_end(&self, order: &Order) -> Result<Verdict, FleetError> {
+        let bus = self.inner.bus.connected().ok_or(FleetError::Away)?;
+        let roster = self.roster(&bus, order).await?;
+        let state = self.state(&bus, order, &roster).await?;
+        Ok(state.map_or(Verdict::Wait, |(state, _)| after_commit(&state)))
+    }
+
+    async fn listen(
+        &self,
+        subjects: &[String],
+    ) -> Result<stream::SelectAll<impl stream::Stream<Item = ()> + Send + Unpin + use<>>, FleetError> {
+        let bus = self.inner.bus.connected().ok_or(FleetError::Away)?;
+        let mut heard = stream::SelectAll::new();
+        for subject in subjects {
+            heard.push(bus.hear(subject.clone()).await?);
+        }
+        Ok(heard)
+    }
+
+    /// The keys of the plan's hosts, by the digest that the promotion's signature covers.
+    async fn roster(&self, bus: &Bus, order: &Order) -> Result<Arc<Roster>, FleetError> {
+        let cached = self.inner.roster.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some((id, roster)) = cached.filter(|(id, _)| *id == order.id) {
+            debug_assert_eq!(id, order.id);
+            return Ok(roster);
+        }
+        let Some(reference) = &order.promotion.plan.roster else {
+            return Ok(Arc::new(Roster::new(Default::default())));
+        };
+        let roster = Arc::new(Roster::decode(&bus.get_bundle(reference).await?, reference)?);
+        *self.inner.roster.lock().unwrap_or_else(PoisonError::into_inner) = Some((order.id, Arc::clone(&roster)));
+        Ok(roster)
+    }
+}
+
+/// Tells what is waited for, each time that it changes.
+struct Told<'w> {
+    waiting: &'w mpsc::Sender<String>,
+    last: Option<String>,
+}
+
+impl<'w> Told<'w> {
+    fn new(waiting: &'w mpsc::Sender<String>) -> Self {
+        Self { waiting, last: None }
+    }
+
+    fn tell(&mut self, on: String) {
+        if self.last.as_ref() == Some(&on) {
+            return;
+        }
+        // A reader that is behind learns the next one; this is narration.
+        if self.waiting.try_send(on.clone()).is_err() {
+            warn!(on, "what is waited for was not told");
+        }
+        self.last = Some(on);
     }
 }

@@ -74,6 +74,7 @@ pub struct Standing {
 pub struct Facts<'a, A> {
     pub host: &'a HostName,
     pub env: &'a EnvName,
+    pub labels: &'a BTreeMap<String, String>,
     pub trusted: &'a [PublicKey],
     pub apps: &'a BTreeMap<AppName, A>,
     pub now: Timestamp,
@@ -131,7 +132,7 @@ pub fn judge<A>(message: &Delivered, facts: &Facts<'_, A>) -> Verdict {
     if facts.standing.is_some_and(|standing| standing.id == event.id && standing.counter == event.data.counter) {
         return Verdict::Ignore(Ignored::TakenAlready);
     }
-    if &event.data.env == facts.env && is_for_others(&event.data, facts.host) {
+    if &event.data.env == facts.env && is_for_others(&event.data, facts) {
         return Verdict::Ignore(Ignored::NotOnThisHost);
     }
     match permitted(&event, &subject, facts) {
@@ -146,8 +147,12 @@ pub fn judge<A>(message: &Delivered, facts: &Facts<'_, A>) -> Verdict {
     }
 }
 
-fn is_for_others(promotion: &Promotion, host: &HostName) -> bool {
-    promotion.plan.only_named && promotion.plan.hosts().all(|named| named != host)
+fn is_for_others<A>(promotion: &Promotion, facts: &Facts<'_, A>) -> bool {
+    let plan = &promotion.plan;
+    if plan.hosts().chain(&plan.away).any(|named| named == facts.host) {
+        return false;
+    }
+    plan.only_named || plan.labels.iter().any(|(key, value)| facts.labels.get(key) != Some(value))
 }
 
 /// Bytes, then signature, then content.

@@ -82,6 +82,8 @@ kinds! {
     StackRemoved = "stack", "removed", "stack.removed";
     /// The next wave may deploy; said by the host that decided it, like all of `rollout`. Carries [`Outcome::rollout`].
     RolloutWaveOpened = "rollout", "wave_opened", "rollout.wave_opened";
+    /// A host is away, and the rollout goes on without it.
+    RolloutHostSkipped = "rollout", "host_skipped", "rollout.host_skipped";
     /// Every host that had moved goes back.
     RolloutRollingBack = "rollout", "rolling_back", "rollout.rolling_back";
     /// The last word: the promised digests serve on every host of the plan.
@@ -116,7 +118,10 @@ impl OutcomeKind {
     /// Whether it tells of something that went wrong.
     pub fn is_failure(self) -> bool {
         match self {
-            Self::RolloutWaveOpened | Self::RolloutSucceeded | Self::RolloutSucceededPartial => false,
+            Self::RolloutWaveOpened
+            | Self::RolloutHostSkipped
+            | Self::RolloutSucceeded
+            | Self::RolloutSucceededPartial => false,
             Self::DriftDetected => true,
             kind => {
                 kind.is_rollout() || kind.verb() == "failed" || (kind.is_terminal() && kind != Self::DeploySucceeded)

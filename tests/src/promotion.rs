@@ -1,17 +1,20 @@
 //! Promotions made by hand: everything can be wrong in them that can be wrong in one from a stranger.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use landfall_bus::Bus;
 use landfall_schema::Timestamp;
-use landfall_schema::event::{CONTENT_TYPE, CloudEvent, TYPE_PROMOTED};
+use landfall_schema::event::{CONTENT_TYPE, CloudEvent, TYPE_PRESENCE, TYPE_PROMOTED};
 use landfall_schema::ids::{AppName, Counter, EnvName, EventId, HostName, ReleaseName};
 use landfall_schema::layout::{HEADER_CONTENT_TYPE, HEADER_SIGNATURE};
+use landfall_schema::presence::Presence;
 use landfall_schema::promotion::{BundleRef, Intent, Promotion, RolloutPlan, Wave};
-use landfall_schema::signature::SigningKey;
+use landfall_schema::roster::Roster;
+use landfall_schema::signature::{PublicKey, SigningKey};
 use landfall_schema::subject;
 use uuid::Uuid;
 
@@ -51,7 +54,7 @@ impl Draft {
             release: ReleaseName::new(format!("r{counter}"))?,
             intent: Intent::Promote,
             images: stack.images()?,
-            variables: std::collections::BTreeMap::new(),
+            variables: BTreeMap::new(),
             bundle: reference,
             plan: RolloutPlan { waves: vec![Wave::of(hosts)], deadline_ms: DEADLINE_MS, ..RolloutPlan::default() },
             only: Default::default(),
@@ -62,6 +65,32 @@ impl Draft {
         };
         let event = CloudEvent::new(EventId(Uuid::now_v7()), "/landfall/producer/tests", TYPE_PROMOTED, now, promotion);
         Ok(Self { event, bundle })
+    }
+
+    /// Makes the hosts act together: these waves, and the keys that the hosts announce.
+    ///
+    /// # Errors
+    /// When a host is not present, or the bus does not take the roster.
+    pub async fn coordinate(mut self, bus: &Bus, waves: &[&[&str]]) -> Result<Self> {
+        let mut keys = BTreeMap::new();
+        for beat in bus.presence(&self.event.data.env).await? {
+            let presence = CloudEvent::<Presence>::decode(&beat.body, TYPE_PRESENCE)?.data;
+            keys.insert(presence.host, PublicKey::new(presence.key)?);
+        }
+        let plan = &mut self.event.data.plan;
+        plan.waves.clear();
+        let mut roster = BTreeMap::new();
+        for names in waves {
+            let hosts = names.iter().map(|name| HostName::new(*name)).collect::<Result<Vec<_>, _>>()?;
+            for host in &hosts {
+                roster.insert(host.clone(), keys.get(host).with_context(|| format!("{host} is not present"))?.clone());
+            }
+            plan.waves.push(Wave::of(hosts));
+        }
+        let (bytes, reference) = Roster::new(roster).encode()?;
+        bus.put_bundle(&bytes, &reference).await?;
+        plan.roster = Some(reference);
+        Ok(self)
     }
 
     pub fn counter(&self) -> u64 {

@@ -14,3 +14,4 @@ mod parts;
 mod recovery;
 mod registry;
 mod rollback;
+mod waves;

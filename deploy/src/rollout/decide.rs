@@ -116,31 +116,40 @@ impl Facts<'_> {
 
     /// The first thing that ends the rollout as a failure.
     fn failure(&self) -> Option<Reason> {
-        let late = self.elapsed_ms >= self.wave().and_then(|wave| wave.deadline_ms).unwrap_or(self.plan().deadline_ms);
-        for host in self.admitted().filter(|host| !self.state.not_reached.contains_key(*host)) {
-            match self.view.of(host) {
-                Some(Progress::Ended {
-                    kind: OutcomeKind::DeploySucceeded | OutcomeKind::DeploySuperseded, ..
-                })
-                | Some(Progress::Committed) => {}
-                Some(Progress::Ended { kind, reason, .. }) => {
-                    let why = reason.as_ref().map_or(kind.to_string(), |reason| reason.message.clone());
-                    let logs = reason.as_ref().map(|reason| reason.logs.clone()).unwrap_or_default();
-                    let code = reason.as_ref().map_or(ReasonCode::RolloutFailed, |reason| reason.code);
-                    return Some(Reason::new(code, format!("{host} {}: {why}", kind.verb())).logs(logs));
-                }
-                Some(Progress::Begun | Progress::Moved) if late => {
-                    let text = format!("{host} took the release and did not end before the wave's deadline");
-                    return Some(Reason::new(ReasonCode::DeadlineExceeded, text));
-                }
-                None if late && (self.plan().offline == Offline::Block || self.present.contains(host)) => {
-                    let text = format!("{host} was silent until the wave's deadline");
-                    return Some(Reason::new(ReasonCode::NotReached, text));
-                }
-                _ => {}
-            }
+        // Also of a host whose turn has not come: it told early what would stop the rollout later, with more hosts to go back.
+        self.plan().hosts().find_map(|host| self.failed(host)).or_else(|| self.late()).or_else(|| self.proved_nothing())
+    }
+
+    fn failed(&self, host: &HostName) -> Option<Reason> {
+        let Some(Progress::Ended { kind, reason, .. }) = self.view.of(host) else { return None };
+        if matches!(kind, OutcomeKind::DeploySucceeded | OutcomeKind::DeploySuperseded) {
+            return None;
         }
-        self.proved_nothing()
+        let why = reason.as_ref().map_or(kind.to_string(), |reason| reason.message.clone());
+        let logs = reason.as_ref().map(|reason| reason.logs.clone()).unwrap_or_default();
+        let code = reason.as_ref().map_or(ReasonCode::RolloutFailed, |reason| reason.code);
+        Some(Reason::new(code, format!("{host} {}: {why}", kind.verb().replace('_', " "))).logs(logs))
+    }
+
+    /// A host that has not come to its end by the wave's deadline.
+    fn late(&self) -> Option<Reason> {
+        let deadline_ms = self.wave().and_then(|wave| wave.deadline_ms).unwrap_or(self.plan().deadline_ms);
+        if self.elapsed_ms < deadline_ms {
+            return None;
+        }
+        self.admitted().filter(|host| !self.state.not_reached.contains_key(*host)).find_map(|host| {
+            match self.view.of(host) {
+                Some(Progress::Begun | Progress::Moved) => {
+                    let text = format!("{host} took the release and did not end before the wave's deadline");
+                    Some(Reason::new(ReasonCode::DeadlineExceeded, text))
+                }
+                None if self.plan().offline == Offline::Block || self.present.contains(host) => {
+                    let text = format!("{host} was silent until the wave's deadline");
+                    Some(Reason::new(ReasonCode::NotReached, text))
+                }
+                Some(Progress::Committed | Progress::Ended { .. }) | None => None,
+            }
+        })
     }
 
     /// A wave none of whose hosts could be reached shows nothing about the release.

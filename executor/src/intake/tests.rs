@@ -41,8 +41,16 @@ fn check(change: impl FnOnce(&mut Scene), expect: &str) {
     change(&mut scene);
     let apps = BTreeMap::from([("shop".parse().unwrap(), ())]);
     let (host, env) = ("host-a".parse().unwrap(), "staging".parse().unwrap());
-    let facts =
-        Facts { host: &host, env: &env, trusted: &trusted, apps: &apps, now: samples::now(), standing: scene.standing };
+    let labels = BTreeMap::from([("role".to_owned(), "web".to_owned())]);
+    let facts = Facts {
+        host: &host,
+        env: &env,
+        labels: &labels,
+        trusted: &trusted,
+        apps: &apps,
+        now: samples::now(),
+        standing: scene.standing,
+    };
     let told = |refused: &Refused| format!(" told={}", refused.event.data.counter);
     let found = match judge(&scene.message, &facts) {
         Verdict::Take(taken) => format!("take {}", taken.order.promotion.counter),
@@ -176,6 +184,25 @@ fn a_message_is_named_by_all_of_it() {
     ] {
         assert_ne!(MessageId::of(&other), id);
     }
+}
+
+#[test]
+fn labels_choose_the_hosts() {
+    let labelled = |value: &'static str| {
+        move |scene: &mut Scene| {
+            scene.event.data.plan.labels = BTreeMap::from([("role".to_owned(), value.to_owned())]);
+            scene.event.data.plan.waves = vec![Wave::of(vec!["host-b".parse().unwrap()])];
+            scene.sign();
+        }
+    };
+    check(labelled("web"), "take #5");
+    check(labelled("db"), "ignore NotOnThisHost");
+    let away = |scene: &mut Scene| {
+        labelled("db")(scene);
+        scene.event.data.plan.away = vec!["host-a".parse().unwrap()];
+        scene.sign();
+    };
+    check(away, "take #5");
 }
 
 #[test]

@@ -121,6 +121,7 @@ pub fn phrase(kind: OutcomeKind) -> &'static str {
         OutcomeKind::DeployNotReached => "not reached",
         OutcomeKind::StackRemoved => "removed",
         OutcomeKind::RolloutWaveOpened => "wave opened",
+        OutcomeKind::RolloutHostSkipped => "goes on without a host",
         OutcomeKind::RolloutRollingBack => "rolling the fleet back",
         OutcomeKind::RolloutSucceeded => "rollout succeeded",
         OutcomeKind::RolloutSucceededPartial => "rollout succeeded in part",

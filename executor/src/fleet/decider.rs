@@ -1,0 +1,274 @@
+//! Makes the rollout's next state from what the hosts have signed. Several hosts do; the compare-and-set lets one of them win, and that one
+//! says what was decided.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::StreamExt as _;
+use landfall_bus::{Bus, BusError, OutcomesFrom};
+use landfall_deploy::Order;
+use landfall_deploy::rollout::{Facts, View, decide, first_state};
+use landfall_schema::Timestamp;
+use landfall_schema::halt::HaltCommand;
+use landfall_schema::ids::{Counter, HostName};
+use landfall_schema::layout::{PRESENCE_MAX_AGE, ROLLOUT};
+use landfall_schema::outcome::{Outcome, OutcomeKind};
+use landfall_schema::rollout::{RolloutPhase, RolloutState};
+use landfall_schema::roster::Roster;
+use landfall_schema::subject;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::{debug, info, warn};
+
+use super::reading::believe_outcome;
+use super::{Fleet, FleetError, RETRY_INTERVAL, rank};
+use crate::causes;
+use crate::pace::{Throttle, jittered};
+
+/// Deadlines are looked at this often.
+const TICK: Duration = Duration::from_secs(1);
+/// Who is present, and what operators said, is read again this often while something is waited for.
+const REFRESH: Duration = Duration::from_secs(5);
+
+pub(super) struct Decider {
+    fleet: Fleet,
+    order: Order,
+    view: View,
+    state: RolloutState,
+    revision: u64,
+    /// When this phase and wave were first seen.
+    since: Instant,
+    present: BTreeSet<HostName>,
+    aborted: Option<String>,
+    superseded_by: Option<Counter>,
+}
+
+impl Decider {
+    pub(super) fn new(fleet: Fleet, order: Order) -> Self {
+        Self {
+            view: View::new(order.id),
+            state: first_state(&order),
+            revision: 0,
+            since: Instant::now(),
+            present: order.promotion.plan.hosts().cloned().collect(),
+            aborted: None,
+            superseded_by: None,
+            fleet,
+            order,
+        }
+    }
+
+    /// Until the rollout has ended.
+    pub(super) async fn run(mut self) {
+        let Some(delay) = rank::delay(&self.order) else { return };
+        sleep(delay).await;
+        let mut trouble = Throttle::default();
+        while self.state.word().is_none() {
+            if let Err(error) = self.follow().await
+                && let Some(untold) = trouble.tell()
+            {
+                warn!(app = %self.order.promotion.app, error = causes(&error), untold, "the rollout cannot be followed; trying again");
+            }
+            if self.state.word().is_none() {
+                sleep(jittered(RETRY_INTERVAL)).await;
+            }
+        }
+    }
+
+    /// Until the rollout has ended, or something is wrong.
+    async fn follow(&mut self) -> Result<(), FleetError> {
+        let bus = self.fleet.inner.bus.connected().ok_or(FleetError::Away)?;
+        let roster = self.fleet.roster(&bus, &self.order).await?;
+        let promotion = &self.order.promotion;
+        let kinds = [OutcomeKind::ReleaseAccepted, OutcomeKind::StackUpdating, OutcomeKind::ReleaseCommitted];
+        let mut filters: Vec<String> =
+            kinds.iter().map(|kind| subject::outcome_kind_filter(&promotion.env, &promotion.app, *kind)).collect();
+        filters.push(subject::terminal_filter(&promotion.env, Some(&promotion.app)));
+        let key = subject::rollout_key(&promotion.env, &promotion.app, promotion.counter);
+        let hints = [subject::rollout_subject(&key), subject::release_filter(&promotion.env, &promotion.app)];
+        let mut heard = self.fleet.listen(&hints).await?;
+        let mut outcomes = bus.outcomes_among(filters, OutcomesFrom::NewestOfEach).await?;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.look_around(&bus).await?;
+        let mut refreshed = Instant::now();
+        self.reload(&bus, &roster).await?;
+        while self.state.word().is_none() {
+            tokio::select! {
+                said = outcomes.next() => match said {
+                    Some(Ok(said)) => match believe_outcome(&said, &roster) {
+                        Ok(outcome) => drop(self.view.fold(&outcome)),
+                        Err(why) => debug!(subject = said.subject, why, "an outcome is not counted"),
+                    },
+                    Some(Err(error)) => return Err(error.into()),
+                    None => return Err(FleetError::Away),
+                },
+                tick = heard.next() => {
+                    if tick.is_none() {
+                        return Err(FleetError::Away);
+                    }
+                    self.reload(&bus, &roster).await?;
+                    self.look_around(&bus).await?;
+                }
+                _ = tick.tick() => {
+                    if refreshed.elapsed() >= REFRESH {
+                        refreshed = Instant::now();
+                        self.reload(&bus, &roster).await?;
+                        self.look_around(&bus).await?;
+                    }
+                }
+            }
+            self.act(&bus, &roster).await?;
+        }
+        Ok(())
+    }
+
+    /// Decides as often as there is something to decide.
+    async fn act(&mut self, bus: &Bus, roster: &Arc<Roster>) -> Result<(), FleetError> {
+        loop {
+            let facts = Facts {
+                order: &self.order,
+                state: &self.state,
+                view: &self.view,
+                present: &self.present,
+                aborted: self.aborted.as_deref(),
+                superseded_by: self.superseded_by,
+                elapsed_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            };
+            let Some(next) = decide(&facts) else { return Ok(()) };
+            let promotion = &self.order.promotion;
+            let key = subject::rollout_key(&promotion.env, &promotion.app, promotion.counter);
+            let now = Timestamp::now();
+            let body = self
+                .fleet
+                .inner
+                .announcer
+                .rollout_state(&next, now)
+                .map_err(|error| FleetError::State(causes(&error)))?;
+            match bus.write_entry(ROLLOUT, &key, body.into(), self.revision).await {
+                Ok(revision) => {
+                    let before = self.state.clone();
+                    self.accept(next, revision);
+                    self.announce(&before, now).await;
+                }
+                Err(BusError::Raced { .. }) => self.reload(bus, roster).await?,
+                Err(error) => {
+                    // The answer may have been lost on its way: then the entry is ours, and is told by us.
+                    let before = self.state.clone();
+                    self.reload(bus, roster).await?;
+                    if self.state == next {
+                        self.announce(&before, now).await;
+                    } else {
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn reload(&mut self, bus: &Bus, roster: &Roster) -> Result<(), FleetError> {
+        if let Some((state, revision)) = self.fleet.state(bus, &self.order, roster).await?
+            && revision > self.revision
+        {
+            self.accept(state, revision);
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, state: RolloutState, revision: u64) {
+        if (state.phase, state.wave) != (self.state.phase, self.state.wave) {
+            self.since = Instant::now();
+        }
+        self.state = state;
+        self.revision = revision;
+    }
+
+    /// Who is present, what operators said, whether a newer promotion came.
+    async fn look_around(&mut self, bus: &Bus) -> Result<(), FleetError> {
+        let promotion = &self.order.promotion;
+        self.present = present(&bus.presence(&promotion.env).await?);
+        self.aborted = self
+            .fleet
+            .halt_of(bus, &self.order)
+            .await?
+            .filter(|halt| halt.command == HaltCommand::Abort)
+            .map(|halt| format!("{} aborted it: {}", halt.author, halt.reason));
+        self.superseded_by = self.fleet.newer(bus, &self.order).await?;
+        Ok(())
+    }
+
+    /// Tells what this host has decided.
+    async fn announce(&self, before: &RolloutState, now: Timestamp) {
+        let Some((kind, message)) = told(&self.order, before, &self.state) else { return };
+        info!(app = %self.order.promotion.app, counter = self.order.promotion.counter.0, "{kind}: {message}");
+        let outcome = Outcome {
+            message,
+            reason: self.state.cause.clone().filter(|_| kind.is_failure()),
+            rollout: Some(self.state.clone()),
+            ..Outcome::new(kind, &self.order.host, &self.order.promotion, self.order.id)
+        };
+        let inner = &self.fleet.inner;
+        let announcement = match inner.announcer.outcome(outcome, now, None) {
+            Ok(announcement) => announcement,
+            Err(error) => return warn!(error = causes(&error), "a decision cannot be written"),
+        };
+        match inner.journal.announce(&[announcement], now).await {
+            Ok(()) => inner.bell.ring(),
+            Err(error) => warn!(error = causes(&error), "a decision was not told; the rollout's state has it"),
+        }
+    }
+}
+
+/// The hosts with a recent sign of life. The newest one stands for the server's own clock.
+fn present(beats: &[landfall_bus::Delivered]) -> BTreeSet<HostName> {
+    let Some(now) = beats.iter().map(|beat| beat.published_at).max() else { return BTreeSet::new() };
+    beats
+        .iter()
+        .filter(|beat| {
+            let age = now.duration_since(beat.published_at);
+            Duration::try_from(age).is_ok_and(|age| age <= PRESENCE_MAX_AGE)
+        })
+        .filter_map(|beat| beat.subject.rsplit('.').next()?.parse().ok())
+        .collect()
+}
+
+/// The event and its words for a change of the state; `None` for what only hosts need to know.
+fn told(order: &Order, before: &RolloutState, after: &RolloutState) -> Option<(OutcomeKind, String)> {
+    let plan = &order.promotion.plan;
+    let release = format!("{} {}", order.promotion.app, order.promotion.release);
+    let why = after.cause.as_ref().map_or(String::new(), |cause| format!(": {}", cause.message));
+    let names = |hosts: &mut dyn Iterator<Item = &HostName>| hosts.map(HostName::as_str).collect::<Vec<_>>().join(", ");
+    match after.phase {
+        RolloutPhase::Ended { word } => {
+            let missing = if after.not_reached.is_empty() {
+                String::new()
+            } else {
+                format!("; not reached: {}", names(&mut after.not_reached.keys()))
+            };
+            let differing = if after.differing.is_empty() {
+                String::new()
+            } else {
+                let each: Vec<String> = after.differing.iter().map(|(host, what)| format!("{host}: {what}")).collect();
+                format!("; {}", each.join(", "))
+            };
+            let kind = word.outcome_kind();
+            Some((kind, format!("{release} {}{why}{missing}{differing}", kind.verb().replace('_', " "))))
+        }
+        RolloutPhase::RollingBack { .. } if before.phase != after.phase => {
+            Some((OutcomeKind::RolloutRollingBack, format!("every host that moved to {release} goes back{why}")))
+        }
+        RolloutPhase::Rolling if after.wave > before.wave => {
+            let wave = after.wave as usize;
+            let hosts = names(&mut plan.waves.get(wave).into_iter().flat_map(|wave| &wave.hosts));
+            Some((
+                OutcomeKind::RolloutWaveOpened,
+                format!("wave {} of {} is open: {hosts}", wave + 1, plan.waves.len()),
+            ))
+        }
+        RolloutPhase::Rolling if after.not_reached.len() > before.not_reached.len() => {
+            let skipped = names(&mut after.not_reached.keys().filter(|host| !before.not_reached.contains_key(*host)));
+            Some((OutcomeKind::RolloutHostSkipped, format!("going on without {skipped}, which cannot be reached")))
+        }
+        RolloutPhase::Rolling | RolloutPhase::Holding | RolloutPhase::RollingBack { .. } => None,
+    }
+}

@@ -1,0 +1,179 @@
+//! Several hosts act together: executors of one engine, each with a project of its own. What runs is asked of the engine.
+
+use anyhow::{Context as _, Result, ensure};
+use landfall_schema::event::{CloudEvent, TYPE_HALTED};
+use landfall_schema::halt::{Halt, HaltCommand};
+use landfall_schema::ids::EventId;
+use landfall_schema::outcome::{Outcome, OutcomeKind};
+use landfall_schema::promotion::OnFailure;
+use landfall_schema::{Timestamp, subject};
+use landfall_tests::image::AppImage;
+use landfall_tests::promotion::Draft;
+use landfall_tests::scenario::{DEPLOY_LIMIT, Scenario};
+use landfall_tests::stack::Stack;
+use uuid::Uuid;
+
+const HOSTS: [&str; 4] = ["h1", "h2", "h3", "h4"];
+const WAVES: [&[&str]; 3] = [&["h1"], &["h2", "h3"], &["h4"]];
+
+/// Four hosts on which `v1` serves.
+async fn fleet() -> Result<Scenario> {
+    let mut scenario = Scenario::without_hosts().await?;
+    for name in HOSTS {
+        scenario.add_host(name, |_| {}).await?;
+    }
+    scenario.deploy_v1().await?;
+    Ok(scenario)
+}
+
+async fn draft(scenario: &mut Scenario, stack: &Stack) -> Result<Draft> {
+    let draft = scenario.draft(stack)?;
+    draft.coordinate(&scenario.bus, &WAVES).await
+}
+
+/// The rollout's last word.
+async fn word(scenario: &mut Scenario, counter: u64) -> Result<Outcome> {
+    let logs: Vec<String> =
+        scenario.hosts.iter().map(|host| format!("{}:\n{}", host.name, host.executor.log())).collect();
+    let ended = |outcome: &Outcome| {
+        outcome.counter.0 == counter && outcome.rollout.as_ref().is_some_and(|state| state.word().is_some())
+    };
+    let what = format!("the last word about #{counter}");
+    scenario.outcomes.wait(&what, DEPLOY_LIMIT, ended).await.with_context(|| logs.join("\n"))
+}
+
+fn containers(scenario: &Scenario) -> Result<Vec<String>> {
+    scenario.hosts.iter().map(|host| scenario.engine.container_id(&host.project, "app")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_release_goes_through_three_waves() -> Result<()> {
+    let mut scenario = fleet().await?;
+    let image = scenario.push("v2", AppImage::version("v2")).await?;
+    let draft = draft(&mut scenario, &Stack::app(&image)).await?;
+    scenario.publish(&draft).await?;
+    let last = word(&mut scenario, draft.counter()).await?;
+    ensure!(last.kind == OutcomeKind::RolloutSucceeded, "{last:#?}");
+    for host in 0..HOSTS.len() {
+        let ended = scenario.terminal(host, draft.counter()).await?;
+        ensure!(ended.kind == OutcomeKind::DeploySucceeded, "{ended:#?}");
+    }
+    scenario.assert_serves("v2").await?;
+    // Nobody updated before the wave before it had committed.
+    let position = |host: &str, kind: OutcomeKind| {
+        let is_it =
+            |seen: &Outcome| seen.counter.0 == draft.counter() && seen.host.as_str() == host && seen.kind == kind;
+        let found = scenario.outcomes.seen().iter().position(|seen| is_it(&seen.data));
+        found.with_context(|| format!("{host} never said {kind}"))
+    };
+    for (before, after) in [("h1", "h2"), ("h1", "h3"), ("h2", "h4"), ("h3", "h4")] {
+        let committed = position(before, OutcomeKind::ReleaseCommitted)?;
+        ensure!(
+            committed < position(after, OutcomeKind::StackUpdating)?,
+            "{after} began before {before} had committed"
+        );
+    }
+    // The pull did not wait for the wave.
+    ensure!(position("h4", OutcomeKind::ImagePulled)? < position("h4", OutcomeKind::ReleaseWaiting)?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_in_the_first_wave_touches_no_other_host() -> Result<()> {
+    let mut scenario = fleet().await?;
+    let before = containers(&scenario)?;
+    let image = scenario.push("v2", AppImage::version("v2").exits(7)).await?;
+    let draft = draft(&mut scenario, &Stack::app(&image)).await?;
+    scenario.publish(&draft).await?;
+    let last = word(&mut scenario, draft.counter()).await?;
+    ensure!(last.kind == OutcomeKind::RolloutRolledBack, "{last:#?}");
+    ensure!(scenario.terminal(0, draft.counter()).await?.kind == OutcomeKind::DeployRolledBack);
+    for host in 1..HOSTS.len() {
+        let ended = scenario.terminal(host, draft.counter()).await?;
+        ensure!(ended.kind == OutcomeKind::DeployFailed, "{ended:#?}");
+    }
+    ensure!(containers(&scenario)?[1..] == before[1..], "a host of a later wave was touched");
+    scenario.assert_serves("v1").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_in_the_second_wave_takes_all_back() -> Result<()> {
+    let mut scenario = fleet().await?;
+    let before = containers(&scenario)?;
+    // It is broken only where the host's own setting says so.
+    let script = "test -z \"$BROKEN\" || exit 7; exec httpd -f -p 8080 -h /www";
+    let image = scenario.push("v2", AppImage::version("v2").script(script)).await?;
+    let stack = Stack::app(&image).app_lines("environment: {BROKEN: \"${BROKEN:-}\"}");
+    let settings = scenario.hosts[2].directory.join(".env");
+    std::fs::write(&settings, format!("{}BROKEN=1\n", std::fs::read_to_string(&settings)?))?;
+    let draft = draft(&mut scenario, &stack).await?;
+    scenario.publish(&draft).await?;
+    let last = word(&mut scenario, draft.counter()).await?;
+    ensure!(last.kind == OutcomeKind::RolloutRolledBack, "{last:#?}");
+    for host in 0..2 {
+        let ended = scenario.terminal(host, draft.counter()).await?;
+        ensure!(ended.kind == OutcomeKind::DeployRolledBack, "{ended:#?}");
+    }
+    ensure!(containers(&scenario)?[3] == before[3], "h4 was touched");
+    scenario.assert_serves("v1").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn held_stays_as_it_is() -> Result<()> {
+    let mut scenario = fleet().await?;
+    let image = scenario.push("v2", AppImage::version("v2")).await?;
+    // The second wave cannot read its settings.
+    std::fs::remove_file(scenario.hosts[1].directory.join(".env"))?;
+    let mut draft = draft(&mut scenario, &Stack::app(&image)).await?;
+    draft.event.data.plan.on_failure = OnFailure::Hold;
+    scenario.publish(&draft).await?;
+    let last = word(&mut scenario, draft.counter()).await?;
+    ensure!(last.kind == OutcomeKind::RolloutHeld, "{last:#?}");
+    ensure!(last.reason.is_some(), "it says why");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn halted_resumed_and_aborted() -> Result<()> {
+    let mut scenario = fleet().await?;
+    let before = containers(&scenario)?;
+    let image = scenario.push("v2", AppImage::version("v2")).await?;
+    let mut draft = draft(&mut scenario, &Stack::app(&image)).await?;
+    // Time to halt it while the canary is watched.
+    draft.event.data.plan.waves[0].bake_ms = Some(3_000);
+    scenario.publish(&draft).await?;
+    scenario.reaches(0, draft.counter(), OutcomeKind::BakeStarted).await?;
+    say(&scenario, &draft, HaltCommand::Halt).await?;
+    scenario.reaches(0, draft.counter(), OutcomeKind::ReleaseCommitted).await?;
+    let halted = |outcome: &Outcome| outcome.host.as_str() == "h2" && outcome.message.contains("tests halted it");
+    scenario.outcomes.wait("h2 waits since it is halted", DEPLOY_LIMIT, halted).await?;
+    ensure!(containers(&scenario)?[1..] == before[1..], "a halted rollout went on");
+    say(&scenario, &draft, HaltCommand::Resume).await?;
+    scenario.reaches(1, draft.counter(), OutcomeKind::ReleaseCommitted).await?;
+    say(&scenario, &draft, HaltCommand::Abort).await?;
+    let last = word(&mut scenario, draft.counter()).await?;
+    if last.kind != OutcomeKind::RolloutSucceeded {
+        // The abort came in time.
+        ensure!(last.kind == OutcomeKind::RolloutAborted, "{last:#?}");
+        scenario.assert_serves("v1").await?;
+    }
+    Ok(())
+}
+
+async fn say(scenario: &Scenario, draft: &Draft, command: HaltCommand) -> Result<()> {
+    let promotion = &draft.event.data;
+    let halt = Halt {
+        env: promotion.env.clone(),
+        app: promotion.app.clone(),
+        counter: promotion.counter,
+        promotion: draft.event.id,
+        command,
+        reason: "a test".to_owned(),
+        author: "tests".to_owned(),
+    };
+    let id = EventId(Uuid::now_v7());
+    let body = CloudEvent::new(id, "/landfall/producer/tests", TYPE_HALTED, Timestamp::now(), halt).encode()?;
+    let signature = scenario.promoter.header(&body)?;
+    let subject = subject::halted(&promotion.env, &promotion.app);
+    Ok(scenario.bus.publish_signed(&subject, id, &body, Some(&signature), None).await?)
+}
