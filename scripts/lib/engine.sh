@@ -104,6 +104,7 @@ TOML
   "ip-forward": false,
   "ip-masq": false,
   "default-address-pools": [{"base": "$network.128.0/17", "size": 27}],
+  "insecure-registries": ["$gateway/32"],
   "cgroup-parent": "/landfall-$(lab_id)",
   "exec-opts": ["native.cgroupdriver=cgroupfs"],
   "shutdown-timeout": 5

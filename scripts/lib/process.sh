@@ -74,7 +74,8 @@ await() {
   done
 }
 
-port_answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+# port_answers PORT [ADDRESS]
+port_answers() { (exec 3<>"/dev/tcp/${2:-127.0.0.1}/$1") 2>/dev/null; }
 
 # free_port: below the kernel's ephemeral range, so that no outgoing connection takes it between here and the bind.
 free_port() {

@@ -5,12 +5,18 @@
 
 service_deadline_s=30
 
+# Where the parts listen for programs of this machine and of other Docker hosts on it. The bridge of an engine that was there before may
+# be elsewhere (Docker Desktop has it in a virtual machine); then this machine is all that is served.
+services_address() {
+  if ip -4 -o address | grep -qF " $gateway/"; then echo "$gateway"; else echo 127.0.0.1; fi
+}
+
 start_nats() {
   free_port
   nats_port=$free_port
   mkdir -p "$lab/nats"
   cat >"$lab/nats/nats.conf" <<CONF
-listen: "127.0.0.1:$nats_port"
+listen: "$(services_address):$nats_port"
 server_name: "lab"
 jetstream: {store_dir: "$lab/nats/store"}
 CONF
@@ -24,17 +30,30 @@ start_registry() {
   free_port
   registry_port=$free_port
   mkdir -p "$lab/$name"
-  cat >"$lab/$name/config.yml" <<YAML
+  write_registry_config "$lab/$name/data" "127.0.0.1:$registry_port" "$auth" >"$lab/$name/config.yml"
+  start_process "$name" "$(tool_path docker-registry)" serve "$lab/$name/config.yml"
+  await "$name" "$service_deadline_s" port_answers "$registry_port"
+}
+
+# A registry listens at one address only, so a second one serves the same folder at the gateway's.
+open_registry_to_containers() {
+  if [[ $(services_address) != "$gateway" ]]; then return 0; fi
+  write_registry_config "$lab/registry/data" "$open_registry_gateway" >"$lab/registry/gateway.yml"
+  start_process registry-gateway "$(tool_path docker-registry)" serve "$lab/registry/gateway.yml"
+  await registry-gateway "$service_deadline_s" port_answers "$registry_port" "$gateway"
+}
+
+# write_registry_config DATA ADDRESS [AUTH]
+write_registry_config() {
+  cat <<YAML
 version: 0.1
 log: {level: warn}
 storage:
-  filesystem: {rootdirectory: $lab/$name/data}
+  filesystem: {rootdirectory: $1}
   delete: {enabled: true}
-http: {addr: "127.0.0.1:$registry_port"}
-$auth
+http: {addr: "$2"}
+${3:-}
 YAML
-  start_process "$name" "$(tool_path docker-registry)" serve "$lab/$name/config.yml"
-  await "$name" "$service_deadline_s" port_answers "$registry_port"
 }
 
 start_registry_with_auth() {
