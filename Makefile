@@ -1,9 +1,9 @@
 # Every recipe runs alike on a laptop and in CI (.ci/run calls the same ones).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint schemas
+.PHONY: help setup demo fleet test test-fleet bench lint schemas
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing (Debian, as root), or say what is missing and how to get it
 	@scripts/setup
@@ -12,8 +12,15 @@ demo: setup ## the main job on real parts: three releases on two hosts, the thir
 	cargo build --workspace --bins
 	@scripts/demo
 
+fleet: setup ## a good and a broken release across eight real Docker hosts (KEEP=1 leaves it up)
+	cargo build --workspace --bins
+	@scripts/fleet-demo
+
 test: ## every test, on real NATS, Docker, registry and PostgreSQL
 	@scripts/test
+
+test-fleet: ## the tests of one release across a fleet, on eight real Docker hosts
+	@scripts/test --fleet
 
 bench: setup ## Landfall against the bare engine API and docker compose by hand
 	@scripts/bench

@@ -18,7 +18,12 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(lab: &Lab) -> Self {
-        Self { host: lab.docker_host.clone() }
+        Self::at(&lab.docker_host)
+    }
+
+    /// The engine of this address, as `docker -H` takes it.
+    pub fn at(host: &str) -> Self {
+        Self { host: host.to_owned() }
     }
 
     /// Runs `docker ARGUMENTS` and returns its stdout.

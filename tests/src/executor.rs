@@ -29,6 +29,10 @@ pub struct Settings {
     pub allowed_registries: Vec<String>,
     /// Application, stack directory, project.
     pub apps: Vec<(String, PathBuf, String)>,
+    /// For selecting hosts.
+    pub labels: BTreeMap<String, String>,
+    /// The network namespace in which it runs; where it is not said, this machine's.
+    pub network: Option<PathBuf>,
     /// Further environment of the process.
     pub environment: BTreeMap<String, String>,
 }
@@ -134,7 +138,16 @@ impl ExecutorProcess {
     }
 
     fn command(&self) -> Result<Command> {
-        let mut command = Command::new(program("landfall-executor")?);
+        let program = program("landfall-executor")?;
+        let mut command = match &self.settings.network {
+            // It becomes the program: the child's id is the executor's.
+            Some(network) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", network.display())).arg("--").arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
         command
             .arg("--config")
             .arg(self.config_path())
@@ -152,6 +165,12 @@ impl ExecutorProcess {
         writeln!(text, "host = {host:?}\nenv = {env:?}\nstate_dir = {state_dir:?}\nkeep_releases = {keep_releases}")?;
         if !self.settings.allowed_registries.is_empty() {
             writeln!(text, "allowed_registries = {:?}", self.settings.allowed_registries)?;
+        }
+        if !self.settings.labels.is_empty() {
+            writeln!(text, "[labels]")?;
+            for (label, value) in &self.settings.labels {
+                writeln!(text, "{label:?} = {value:?}")?;
+            }
         }
         writeln!(text, "[bus]\nurl = {bus_url:?}")?;
         writeln!(text, "[docker]\nhost = {docker_host:?}\nmin_free_disk = {min_free_disk:?}")?;

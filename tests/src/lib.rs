@@ -4,12 +4,13 @@
 //! `make test` starts; [`lab`] finds them. In reading order: [`names`] keeps tests apart; [`process`] runs and ends children;
 //! [`nats`], [`database`], [`image`], [`registry`] and [`engine`] are one real part each; [`executor`] and [`cli`] run the real
 //! programs; [`stack`] writes compose files and [`promotion`] signs events; [`outcomes`] waits for what is published; [`scenario`] puts
-//! one environment together and takes it apart again.
+//! one environment together and takes it apart again; [`fleet`] does so on several real Docker hosts.
 
 pub mod cli;
 pub mod database;
 pub mod engine;
 pub mod executor;
+pub mod fleet;
 pub mod http;
 pub mod image;
 pub mod lab;

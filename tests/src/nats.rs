@@ -16,10 +16,12 @@ use crate::process::{Process, until};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+const LOOPBACK: &str = "127.0.0.1";
 
 #[derive(Debug)]
 pub struct NatsServer {
     program: PathBuf,
+    address: String,
     port: u16,
     // Dropped in this order: the server ends before its folder goes.
     process: Option<Process>,
@@ -30,7 +32,15 @@ impl NatsServer {
     /// # Errors
     /// When the server does not come up.
     pub async fn start(lab: &Lab) -> Result<Self> {
-        Self::start_program(lab.nats_server.clone()).await
+        Self::start_program(lab.nats_server.clone(), LOOPBACK).await
+    }
+
+    /// A server that the hosts of a fleet reach too.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_at_gateway(lab: &Lab) -> Result<Self> {
+        Self::start_program(lab.nats_server.clone(), &lab.gateway).await
     }
 
     /// The oldest version that is supported.
@@ -38,18 +48,23 @@ impl NatsServer {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_floor(lab: &Lab) -> Result<Self> {
-        Self::start_program(lab.nats_server_floor.clone()).await
+        Self::start_program(lab.nats_server_floor.clone(), LOOPBACK).await
     }
 
-    async fn start_program(program: PathBuf) -> Result<Self> {
-        let mut server =
-            Self { program, folder: TempDir::with_prefix("landfall-nats-")?, port: names::free_port()?, process: None };
+    async fn start_program(program: PathBuf, address: &str) -> Result<Self> {
+        let (address, port, folder) =
+            (address.to_owned(), names::free_port()?, TempDir::with_prefix("landfall-nats-")?);
+        let mut server = Self { program, address, port, process: None, folder };
         server.up().await?;
         Ok(server)
     }
 
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        format!("nats://{}:{}", self.address, self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Starts the server again on the same port and store.
@@ -60,12 +75,16 @@ impl NatsServer {
         ensure!(self.process.is_none(), "the NATS server runs already");
         let folder = self.folder.path();
         let mut command = Command::new(&self.program);
-        command.args(["-js", "-a", "127.0.0.1", "-p"]).arg(self.port.to_string()).arg("-sd").arg(folder.join("store"));
+        command
+            .args(["-js", "-a", &self.address, "-p"])
+            .arg(self.port.to_string())
+            .arg("-sd")
+            .arg(folder.join("store"));
         let mut process = Process::start("nats-server", &mut command, &folder.join("log"))?;
-        let port = self.port;
+        let (address, port) = (&self.address, self.port);
         until("the NATS server answers", START_LIMIT, async || {
             ensure!(process.is_running(), "it ended; its log:\n{}", crate::process::tail(&folder.join("log")));
-            Ok(TcpStream::connect(("127.0.0.1", port))?)
+            Ok(TcpStream::connect((address.as_str(), port))?)
         })
         .await?;
         self.process = Some(process);

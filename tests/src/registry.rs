@@ -56,6 +56,14 @@ impl Registry {
         Self::new(lab, lab.registry.clone(), None)
     }
 
+    /// The same registry under the address by which the hosts of a fleet pull.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn gateway(lab: &Lab) -> Result<Self> {
+        Self::new(lab, lab.registry_gateway.clone(), None)
+    }
+
     /// The registry that refuses strangers, with its password.
     ///
     /// # Errors

@@ -26,8 +26,8 @@ use crate::stack::Stack;
 
 /// Time for a deploy of a test's small images.
 pub const DEPLOY_LIMIT: Duration = Duration::from_secs(45);
-const PRESENCE_LIMIT: Duration = Duration::from_secs(15);
-const SERVE_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const PRESENCE_LIMIT: Duration = Duration::from_secs(15);
+pub(crate) const SERVE_LIMIT: Duration = Duration::from_secs(2);
 
 pub const ENV: &str = "test";
 pub const APP: &str = "shop";
@@ -152,6 +152,8 @@ impl Scenario {
             trusted: vec![self.promoter.public().to_string()],
             allowed_registries: Vec::new(),
             apps: vec![(self.app.to_string(), directory.clone(), project.clone())],
+            labels: std::collections::BTreeMap::new(),
+            network: None,
             environment: std::collections::BTreeMap::new(),
         };
         change(&mut settings);
@@ -350,13 +352,13 @@ impl Scenario {
 }
 
 /// The sequence of a host's last sign of life; 0 before the first.
-async fn beat(bus: &Bus, env: &EnvName, host: &HostName) -> Result<u64> {
+pub(crate) async fn beat(bus: &Bus, env: &EnvName, host: &HostName) -> Result<u64> {
     let subject = landfall_schema::subject::presence(env, host);
     let beats = bus.presence(env).await?;
     Ok(beats.iter().find(|beat| beat.subject == subject.as_str()).map_or(0, |beat| beat.sequence))
 }
 
-fn restrict(path: &Path) -> Result<()> {
+pub(crate) fn restrict(path: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     Ok(std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?)
 }

@@ -7,6 +7,7 @@ mod bad_events;
 mod bad_stack;
 mod cli;
 mod expect;
+mod fleet;
 mod good;
 mod migrations;
 mod names;
