@@ -49,6 +49,19 @@ impl FleetHost {
         self.cut_off_by(Cut { from: self.nats, direction: Direction::Both })
     }
 
+    /// As [`Self::cut_off`], for so long that the connection has broken as well. After a short absence it goes on, and the host hears
+    /// of everything that it had missed.
+    ///
+    /// # Errors
+    /// As [`Self::cut_off`].
+    pub fn cut_off_for_long(&mut self) -> Result<()> {
+        self.cut_off()?;
+        match self.nats {
+            Whom::Server { address, port } => self.machine().break_connections(address, port),
+            Whom::Everyone => Ok(()),
+        }
+    }
+
     /// The host hears the bus no more, or is not heard any more.
     ///
     /// # Errors

@@ -91,6 +91,26 @@ impl Machine {
         cut.rules().iter().try_for_each(|rule| self.firewall("-D", rule))
     }
 
+    /// Breaks every connection with a server elsewhere, at both ends, as a long absence does; a short one they all survive.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub fn break_connections(&self, server: Ipv4Addr, port: u16) -> Result<()> {
+        let Self { address, .. } = self;
+        let here = format!("ss -K dst {server} dport = {port}");
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.namespace.display())).arg("--").args(here.split(' '));
+        let there = format!("ss -K src {server} sport = {port} dst {address}");
+        let mut words = there.split(' ');
+        let mut other = Command::new(words.next().unwrap_or_default());
+        other.args(words);
+        for mut command in [command, other] {
+            let output = command.output().with_context(|| format!("{command:?}"))?;
+            ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(())
+    }
+
     fn firewall(&self, action: &str, rule: &str) -> Result<()> {
         self.iptables(&format!("{action} {rule}"))
     }
