@@ -19,8 +19,6 @@ pub struct Lab {
     pub nats_server_floor: PathBuf,
     /// `address:port` of a registry that asks nobody who they are.
     pub registry: String,
-    /// The same registry as the hosts of a fleet reach it.
-    pub registry_gateway: String,
     pub private_registry: PrivateRegistry,
     /// A superuser's URL.
     pub postgres_url: String,
@@ -51,7 +49,6 @@ impl Lab {
             nats_server: variable("LANDFALL_LAB_NATS_SERVER")?.into(),
             nats_server_floor: variable("LANDFALL_LAB_NATS_SERVER_FLOOR")?.into(),
             registry: variable("LANDFALL_LAB_REGISTRY")?,
-            registry_gateway: variable("LANDFALL_LAB_REGISTRY_GATEWAY")?,
             private_registry: PrivateRegistry {
                 address: variable("LANDFALL_LAB_REGISTRY_AUTH")?,
                 user: PRIVATE_REGISTRY_USER.to_owned(),

@@ -7,7 +7,7 @@ use reqwest::{Client, RequestBuilder, StatusCode, header};
 use serde_json::json;
 
 use crate::image::{AppImage, base_layer};
-use crate::lab::Lab;
+use crate::lab::{Lab, variable};
 
 const MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
@@ -59,9 +59,9 @@ impl Registry {
     /// The same registry under the address by which the hosts of a fleet pull.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// As [`Self::open`], and when the laboratory has none.
     pub fn gateway(lab: &Lab) -> Result<Self> {
-        Self::new(lab, lab.registry_gateway.clone(), None)
+        Self::new(lab, variable("LANDFALL_LAB_REGISTRY_GATEWAY")?, None)
     }
 
     /// The registry that refuses strangers, with its password.
