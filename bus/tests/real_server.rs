@@ -94,6 +94,7 @@ fn promotion(env: &str, app: &str, counter: u64) -> CloudEvent<Promotion> {
         plan: RolloutPlan { deadline_ms: 1, ..RolloutPlan::default() },
         only: Default::default(),
         preview: None,
+        schema: None,
         author: "test".to_owned(),
         link: None,
         expires_at: Timestamp::UNIX_EPOCH,

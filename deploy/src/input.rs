@@ -44,6 +44,9 @@ pub enum Evidence {
     },
     Migrated {
         applied: Vec<AppliedMigration>,
+        /// What else is to be told: who migrated instead of this host, and warnings.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        notes: Vec<String>,
     },
     /// Services whose containers were made anew.
     Updated {
@@ -84,6 +87,9 @@ pub struct Observed {
     pub has_migrations: bool,
     pub smoke_tests: u32,
     pub bake_ms: u64,
+    /// What people should know before the release begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
     pub deadlines: Deadlines,
 }
 

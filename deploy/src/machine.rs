@@ -183,7 +183,7 @@ impl Machine {
             }
             (Phase::Doing(_) | Phase::RollingBack { .. }, Input::Superseded { .. }) => {}
 
-            (Phase::Doing(Effect::Admit | Effect::AwaitRollout), Input::Waiting { on }) => {
+            (Phase::Doing(Effect::Admit | Effect::Migrate | Effect::AwaitRollout), Input::Waiting { on }) => {
                 self.say(OutcomeKind::ReleaseWaiting, on, |_| {});
             }
 
@@ -230,7 +230,7 @@ impl Machine {
         let took_ms = self.clock(effect, now);
         let message = report::finished(&evidence);
         let migrations = match &evidence {
-            Evidence::Migrated { applied } => applied.clone(),
+            Evidence::Migrated { applied, .. } => applied.clone(),
             _ => Vec::new(),
         };
         let running = if effect == Effect::Commit { self.running.clone() } else { BTreeMap::new() };

@@ -84,7 +84,9 @@ pub(crate) fn finished(evidence: &Evidence) -> String {
     match evidence {
         Evidence::Observed(observed) => {
             let services = plural(observed.services.len() as u64, "service");
-            format!("{services}, {}", serving_now(observed))
+            let warning =
+                observed.warning.as_deref().map(|warning| format!("; warning: {warning}")).unwrap_or_default();
+            format!("{services}, {}{warning}", serving_now(observed))
         }
         Evidence::Pulled { images, already_here, .. } if images == already_here => {
             format!("{} already here", plural(u64::from(*images), "image"))
@@ -94,10 +96,12 @@ pub(crate) fn finished(evidence: &Evidence) -> String {
             if *already_here == 0 { pulled } else { format!("{pulled}; {already_here} already here") }
         }
         Evidence::BackedUp { by } => format!("backed up by {}", by.join(", ")),
-        Evidence::Migrated { applied } if applied.is_empty() => "no new migration".to_owned(),
-        Evidence::Migrated { applied } => {
-            let all: Vec<_> = applied.iter().map(|m| format!("{}: {}", m.database, m.description)).collect();
-            all.join("; ")
+        Evidence::Migrated { applied, notes } if applied.is_empty() && notes.is_empty() => {
+            "no new migration".to_owned()
+        }
+        Evidence::Migrated { applied, notes } => {
+            let applied = applied.iter().map(|m| format!("{}: {}", m.database, m.description));
+            applied.chain(notes.iter().cloned()).collect::<Vec<_>>().join("; ")
         }
         Evidence::Updated { changed } if changed.is_empty() => "nothing to replace".to_owned(),
         Evidence::Updated { changed } => format!("replaced {}", changed.join(", ")),

@@ -195,6 +195,7 @@ fn order(plan: RolloutPlan) -> Order {
             plan,
             only: Default::default(),
             preview: None,
+            schema: None,
             author: "ci".to_owned(),
             link: None,
             expires_at: Timestamp::MAX,

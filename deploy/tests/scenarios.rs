@@ -167,6 +167,7 @@ impl Run {
                     description: "2 add orders note".into(),
                     duration_ms: 12,
                 }],
+                notes: Vec::new(),
             },
             Effect::Update => Evidence::Updated { changed: vec!["app".to_owned()] },
             Effect::Prove => running(&self.setting.release),
@@ -214,6 +215,7 @@ impl Setting {
             has_migrations: self.migration,
             smoke_tests: self.smoke,
             bake_ms: self.bake_ms,
+            warning: None,
             deadlines: Deadlines::default(),
         }
     }
@@ -262,6 +264,7 @@ fn order(setting: &Setting) -> Order {
             },
             only: Default::default(),
             preview: None,
+            schema: None,
             author: "ci".to_owned(),
             link: None,
             expires_at: Timestamp::MAX,

@@ -113,6 +113,7 @@ pub async fn run(args: PromoteArgs, cli: &Session) -> Result<ExitCode, CliError>
         bundle: bundle_ref,
         only: BTreeSet::new(),
         preview: None,
+        schema: None,
     };
     let event = publish::event(promotion);
     if args.dry_run {

@@ -15,6 +15,7 @@ pub const TYPE_PROMOTED: &str = "dev.landfall.release.promoted.v1";
 pub const TYPE_PRESENCE: &str = "dev.landfall.presence.v1";
 pub const TYPE_HALTED: &str = "dev.landfall.release.halted.v1";
 pub const TYPE_ROLLOUT_STATE: &str = "dev.landfall.rollout.state.v1";
+pub const TYPE_MIGRATION_LEASE: &str = "dev.landfall.migration.lease.v1";
 pub const TYPE_DEAD_LETTER: &str = "dev.landfall.deadletter.v1";
 // Outcomes: `dev.landfall.<noun>.<verb>.v1`, see `OutcomeKind::event_type`.
 

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 use crate::bundle::Bundle;
 use crate::dead_letter::DeadLetter;
 use crate::event::{
-    CloudEvent, SPEC_VERSION, TYPE_DEAD_LETTER, TYPE_HALTED, TYPE_PRESENCE, TYPE_PROMOTED, TYPE_ROLLOUT_STATE,
+    CloudEvent, SPEC_VERSION, TYPE_DEAD_LETTER, TYPE_HALTED, TYPE_MIGRATION_LEASE, TYPE_PRESENCE, TYPE_PROMOTED,
+    TYPE_ROLLOUT_STATE,
 };
 use crate::halt::Halt;
+use crate::lease::MigrationLease;
 use crate::outcome::{Outcome, OutcomeKind};
 use crate::presence::Presence;
 use crate::promotion::Promotion;
@@ -41,6 +43,11 @@ pub fn files() -> Vec<SchemaFile> {
         event::<Presence>("presence.v1.json", "A host's sign of life", &[TYPE_PRESENCE.to_owned()]),
         event::<Halt>("release.halted.v1.json", "What an operator says about a rollout", &[TYPE_HALTED.to_owned()]),
         event::<RolloutState>("rollout.state.v1.json", "The state of a rollout", &[TYPE_ROLLOUT_STATE.to_owned()]),
+        event::<MigrationLease>(
+            "migration.lease.v1.json",
+            "Who migrates a database, and what became of it",
+            &[TYPE_MIGRATION_LEASE.to_owned()],
+        ),
         event::<DeadLetter>(
             "deadletter.v1.json",
             "A message that an executor could not believe",

@@ -30,6 +30,9 @@ pub struct Promotion {
     /// Makes it a preview: a project of its own that is removed when its time is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<Preview>,
+    /// What the release says of the schema that its migrations make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaPromise>,
     /// Who promoted: a person or a CI job, for people to read.
     pub author: String,
     /// Where to look it up: a pipeline or commit URL.
@@ -62,6 +65,13 @@ pub struct Preview {
     /// Then every host takes it away.
     #[schemars(with = "String")]
     pub expires_at: Timestamp,
+}
+
+/// Which releases still work once this release's migrations were applied. Rollbacks restore images, never the schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SchemaPromise {
+    /// A SemVer requirement against release names, e.g. `>= 1.4`.
+    pub compatible_with: String,
 }
 
 /// An image that cannot change under its name.

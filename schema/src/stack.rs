@@ -19,6 +19,8 @@ pub const READY_INTERVAL_MIN_MS: u64 = 50;
 pub const READY_PASSES: u32 = 2;
 pub const SMOKE_DEADLINE_MS: u64 = 90_000;
 pub const MIGRATE_DEADLINE_MS: u64 = 600_000;
+/// How long a statement of an SQL migration waits for a lock, before it fails rather than queue everybody behind it.
+pub const LOCK_TIMEOUT_MS: u64 = 30_000;
 pub const BACKUP_DEADLINE_MS: u64 = 600_000;
 /// How long a container without a health check of any kind must have run to count as ready.
 pub const SETTLE_MS: u64 = 1_000;
@@ -42,6 +44,19 @@ pub struct StackSettings {
     /// How a release goes through a fleet, unless the promotion says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<RolloutSettings>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaSettings>,
+    /// This release takes away what older ones need (the second half of expand and contract): destructive SQL is meant, and not warned of.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub contract: bool,
+}
+
+/// What the release says of the schema that its migrations make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SchemaSettings {
+    /// The releases that this schema still serves, as a SemVer requirement against their names, e.g. `>= 1.4`. A rollback past it is refused.
+    pub compatible_with: String,
 }
 
 /// How a release goes through the hosts. Only `landfall promote` reads it: what it makes of it stands in the promotion's plan.
@@ -136,6 +151,20 @@ pub struct ServiceSettings {
     /// For `role: migrate`: the database that it migrates, for people and for the lock. Default: the service's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
+    /// For `role: migrate`: the URL of the PostgreSQL database that it migrates, as seen from the host; `${DATABASE_URL}` works. With it the
+    /// database itself knows whether a migration was begun and ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_url: Option<String>,
+    /// Whether all hosts share the database that this service migrates. Default: `host` when it depends on another service of this stack,
+    /// or keeps its data in a file, else `shared`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<DatabaseScope>,
+    /// How long a statement of an SQL migration may wait for a lock that somebody else holds. Default: 30 000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_timeout_ms: Option<u64>,
+    /// How long one statement of an SQL migration may take. Default: what is left of `deadline_ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement_timeout_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<Readiness>,
     /// SQL files inside this service's image.
@@ -163,6 +192,16 @@ pub enum Role {
     Backup,
     /// A one-shot for smoke tests; it runs only when a smoke test names it.
     Smoke,
+}
+
+/// Whose database it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DatabaseScope {
+    /// All hosts use the same one: it is migrated once per release, by one of them.
+    Shared,
+    /// Each host has its own.
+    Host,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -223,4 +262,7 @@ pub struct SqlMigrations {
     /// For people and for the lock. Default: the service's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
+    /// Where the same files are beside the compose file, for `landfall lint` and `landfall promote`, e.g. `./migrations`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
-use crate::ids::{AppName, Counter, EnvName, HostName};
+use crate::ids::{AppName, Counter, Digest, EnvName, HostName};
 use crate::outcome::OutcomeKind;
+
+/// Longest database name that stands in a key as it is.
+const DATABASE_KEY_MAX_BYTES: usize = 100;
 
 /// A subject that a message is published to; made only by the functions of this module.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -80,7 +83,26 @@ pub fn condemned_key(env: &EnvName, app: &AppName) -> String {
     format!("{env}.{app}.condemned")
 }
 
-/// The subject behind a key of that bucket (NATS ADR-8), on which every change can be heard.
+/// The key of a database's lease in the bucket [`crate::layout::LOCKS`]. A name that could not stand in a key gets a digest instead of what
+/// could not. With a host it is a database of that host alone.
+pub fn migration_key(env: &EnvName, database: &str, host: Option<&HostName>) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    let fits = !database.is_empty() && database.len() <= DATABASE_KEY_MAX_BYTES && database.chars().all(plain);
+    let stops = database.starts_with('.') || database.ends_with('.') || database.contains("..");
+    let name =
+        if fits && !stops { database.to_owned() } else { format!("={}", Digest::of(database.as_bytes()).short()) };
+    match host {
+        Some(host) => format!("{env}.migrate.{name}.on.{host}"),
+        None => format!("{env}.migrate.{name}"),
+    }
+}
+
+/// The subject behind a key of that bucket (NATS ADR-8).
+pub fn migration_subject(key: &str) -> String {
+    format!("$KV.{}.{key}", crate::layout::LOCKS)
+}
+
+/// The subject behind a key of the rollouts' bucket (NATS ADR-8), on which every change can be heard.
 pub fn rollout_subject(key: &str) -> String {
     format!("$KV.{}.{key}", crate::layout::ROLLOUT)
 }

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 
 use landfall_schema::dead_letter::DeadLetter;
 use landfall_schema::event::{
-    CloudEvent, TYPE_DEAD_LETTER, TYPE_HALTED, TYPE_PRESENCE, TYPE_PROMOTED, TYPE_ROLLOUT_STATE,
+    CloudEvent, TYPE_DEAD_LETTER, TYPE_HALTED, TYPE_MIGRATION_LEASE, TYPE_PRESENCE, TYPE_PROMOTED, TYPE_ROLLOUT_STATE,
 };
 use landfall_schema::halt::Halt;
 use landfall_schema::json_schema;
+use landfall_schema::lease::MigrationLease;
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::presence::Presence;
 use landfall_schema::promotion::Promotion;
@@ -101,6 +102,11 @@ fn rollout_state() {
 }
 
 #[test]
+fn lease() {
+    check::<MigrationLease>(&samples::lease(), "migration.lease.v1.json");
+}
+
+#[test]
 fn dead_letter() {
     check::<DeadLetter>(&samples::dead_letter(), "deadletter.v1.json");
 }
@@ -115,8 +121,10 @@ fn every_outcome() {
 #[test]
 fn every_golden_file_belongs_to_an_event_type() {
     let mut expected: BTreeSet<String> = OutcomeKind::ALL.iter().map(|kind| kind.event_type()).collect();
-    expected
-        .extend([TYPE_PROMOTED, TYPE_HALTED, TYPE_ROLLOUT_STATE, TYPE_PRESENCE, TYPE_DEAD_LETTER].map(str::to_owned));
+    expected.extend(
+        [TYPE_PROMOTED, TYPE_HALTED, TYPE_ROLLOUT_STATE, TYPE_MIGRATION_LEASE, TYPE_PRESENCE, TYPE_DEAD_LETTER]
+            .map(str::to_owned),
+    );
     let found: BTreeSet<String> = fs::read_dir(root("golden"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap().trim_end_matches(".json").to_owned())

@@ -59,6 +59,7 @@ impl Draft {
             plan: RolloutPlan { waves: vec![Wave::of(hosts)], deadline_ms: DEADLINE_MS, ..RolloutPlan::default() },
             only: Default::default(),
             preview: None,
+            schema: None,
             author: "tests".to_owned(),
             link: None,
             expires_at: now + VALID_FOR,

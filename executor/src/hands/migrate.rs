@@ -43,7 +43,7 @@ impl Hands {
                 applied.extend(self.apply_sql(plan).await?);
             }
         }
-        Ok(Evidence::Migrated { applied })
+        Ok(Evidence::Migrated { applied, notes: Vec::new() })
     }
 
     async fn run_migrator(

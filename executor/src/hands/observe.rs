@@ -45,6 +45,7 @@ impl Hands {
             has_migrations: migrates && has_migrations(&stack),
             smoke_tests: u32::try_from(stack.settings.smoke.len()).unwrap_or(u32::MAX),
             bake_ms: bake_ms(&stack, order),
+            warning: None,
             deadlines: deadlines(&stack),
         })
     }

@@ -77,6 +77,7 @@ impl CarryOut for Puppet {
                 has_migrations: false,
                 smoke_tests: 0,
                 bake_ms: 0,
+                warning: None,
                 deadlines: Deadlines::default(),
             }),
             Effect::Pull => Evidence::Pulled { images: 1, already_here: 1, bytes: 0 },

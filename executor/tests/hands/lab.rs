@@ -138,6 +138,7 @@ impl App {
             plan: RolloutPlan { deadline_ms: 60_000, bake_ms: release.bake_ms, ..RolloutPlan::default() },
             only: Default::default(),
             preview: None,
+            schema: None,
             author: "test".to_owned(),
             link: None,
             expires_at: Timestamp::MAX,

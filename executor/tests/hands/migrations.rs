@@ -53,7 +53,7 @@ async fn a_migrator_service_runs_once_before_the_swap() {
         Evidence::BackedUp { by: vec!["keeper".to_owned()] }
     );
 
-    let Evidence::Migrated { applied } = app.carry_out(Effect::Migrate, &order).await.unwrap() else {
+    let Evidence::Migrated { applied, .. } = app.carry_out(Effect::Migrate, &order).await.unwrap() else {
         panic!("not migrated")
     };
     assert_eq!((applied[0].database.as_str(), applied[0].description.as_str()), ("shop", "applied all"));
@@ -133,7 +133,7 @@ async fn migrate_in_turn(url: &str, images: &[&[(&str, &str)]]) -> Vec<Result<Ve
         assert!(app.observe(&order).await.unwrap().has_migrations);
         app.carry_out(Effect::Pull, &order).await.unwrap();
         told.push(match app.carry_out(Effect::Migrate, &order).await {
-            Ok(Evidence::Migrated { applied }) => Ok(applied.into_iter().map(|one| one.description).collect()),
+            Ok(Evidence::Migrated { applied, .. }) => Ok(applied.into_iter().map(|one| one.description).collect()),
             Ok(other) => panic!("{other:?}"),
             Err(reason) => {
                 assert_eq!(reason.code, ReasonCode::MigrationFailed);

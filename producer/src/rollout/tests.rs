@@ -25,6 +25,7 @@ fn view(hosts: &[&str]) -> RolloutView {
         },
         only: Default::default(),
         preview: None,
+        schema: None,
         author: "test".to_owned(),
         link: None,
         expires_at: Timestamp::UNIX_EPOCH,

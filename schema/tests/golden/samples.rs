@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use landfall_schema::Timestamp;
 use landfall_schema::dead_letter::DeadLetter;
 use landfall_schema::event::{
-    CloudEvent, TYPE_DEAD_LETTER, TYPE_HALTED, TYPE_PRESENCE, TYPE_PROMOTED, TYPE_ROLLOUT_STATE,
+    CloudEvent, TYPE_DEAD_LETTER, TYPE_HALTED, TYPE_MIGRATION_LEASE, TYPE_PRESENCE, TYPE_PROMOTED, TYPE_ROLLOUT_STATE,
 };
 use landfall_schema::halt::{Halt, HaltCommand};
 use landfall_schema::ids::{AppName, Counter, Digest, EnvName, EventId, HostName, ReleaseName, ServiceName};
+use landfall_schema::lease::{LeaseDone, LeasePhase, MigrationLease};
 use landfall_schema::outcome::{AppliedMigration, LogTail, Outcome, OutcomeKind, Progress, Reason, ReasonCode};
 use landfall_schema::presence::{EngineState, Presence, RunningRelease};
 use landfall_schema::promotion::{
-    BundleRef, Intent, Offline, OnFailure, PinnedImage, Preview, Promotion, RolloutPlan, Wave,
+    BundleRef, Intent, Offline, OnFailure, PinnedImage, Preview, Promotion, RolloutPlan, SchemaPromise, Wave,
 };
 use landfall_schema::rollout::{RolloutPhase, RolloutState, RolloutWord};
 
@@ -80,6 +81,7 @@ pub(super) fn promotion() -> CloudEvent<Promotion> {
         },
         only: [service("app")].into(),
         preview: Some(Preview { of: app(), name: "pr-123".parse().unwrap(), expires_at: time("2026-11-24T10:00:00Z") }),
+        schema: Some(SchemaPromise { compatible_with: ">= 1.4".to_owned() }),
         author: "ci".to_owned(),
         link: Some("https://ci.example.org/pipelines/7".to_owned()),
         expires_at: time("2026-11-21T10:00:00Z"),
@@ -136,6 +138,28 @@ fn rollout() -> RolloutState {
         differing: BTreeMap::from([(host("host-b"), "it is stuck".to_owned())]),
         decided_by: host("host-a"),
     }
+}
+
+pub(super) fn lease() -> CloudEvent<MigrationLease> {
+    let mut data = MigrationLease {
+        env: env(),
+        database: "shop".to_owned(),
+        app: app(),
+        counter: Counter(2),
+        release: release("v2"),
+        promotion: id(1),
+        service: service("migrator"),
+        holder: host("host-a"),
+        phase: LeasePhase::Failed { reason: reason(OutcomeKind::MigrationFailed) },
+        done: BTreeMap::new(),
+    };
+    let applied = vec![AppliedMigration {
+        database: "shop".to_owned(),
+        description: "2 add orders note".to_owned(),
+        duration_ms: 40,
+    }];
+    data.remember(LeaseDone { promotion: id(1), counter: Counter(2), by: host("host-a"), applied });
+    event(6, "/landfall/host/host-a", TYPE_MIGRATION_LEASE, data)
 }
 
 pub(super) fn dead_letter() -> CloudEvent<DeadLetter> {
