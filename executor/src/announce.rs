@@ -58,6 +58,10 @@ impl Announcer {
         Self { env, host, key }
     }
 
+    pub fn host(&self) -> &HostName {
+        &self.host
+    }
+
     pub fn public_key(&self) -> PublicKey {
         self.key.public()
     }

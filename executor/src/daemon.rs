@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use landfall_bus::Delivered;
 use landfall_schema::Timestamp;
-use landfall_schema::ids::AppName;
+use landfall_schema::ids::{AppName, EventId};
 use landfall_schema::layout::ACK_PROGRESS_INTERVAL;
 use landfall_schema::outcome::Reason;
 use sd_notify::NotifyState;
@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
+use uuid::Uuid;
 
 use crate::announce::{AnnounceError, Announcement, Announcer};
 use crate::causes;
@@ -24,7 +25,7 @@ use crate::config::{AppConfig, Config};
 use crate::fleet::Fleet;
 use crate::hands::{Hands, HandsConfig, StackConfig};
 use crate::identity::{IdentityError, StateDir};
-use crate::intake::{self, Facts, Handled, Ignored, MessageId, Refused, Verdict};
+use crate::intake::{self, Facts, Handled, Ignored, MessageId, Refused, Standing, Verdict};
 use crate::journal::{Journal, JournalError, Unfinished};
 use crate::link::{BusHandle, Delivery, Link, connect_options};
 use crate::outbox::{Outbox, OutboxBell};
@@ -85,6 +86,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let announcer = Arc::new(Announcer::new(config.env.clone(), config.host.clone(), key));
     let daemon = Daemon::start(config, journal, announcer, unfinished)?;
+    daemon.resume_rollouts().await?;
     let ended = daemon.run(signals).await;
     drop(state);
     ended
@@ -119,6 +121,7 @@ struct Daemon {
     workers: JoinSet<()>,
     deliveries: mpsc::Receiver<Delivery>,
     sweeps: mpsc::Receiver<Vec<Delivered>>,
+    missed: mpsc::Receiver<Delivered>,
     settled: mpsc::UnboundedReceiver<MessageId>,
     outbox: JoinSet<()>,
     beat: JoinSet<()>,
@@ -143,6 +146,7 @@ impl Daemon {
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (deliver, deliveries) = mpsc::channel(DELIVERIES_QUEUE);
         let (swept, sweeps) = mpsc::channel(1);
+        let (miss, missed) = mpsc::channel(DELIVERIES_QUEUE);
         let (settle, settled) = mpsc::unbounded_channel();
         let options = connect_options(&config.bus, &config.host).map_err(DaemonError::Password)?;
         let link =
@@ -168,6 +172,7 @@ impl Daemon {
             Arc::clone(&announcer),
             bell.clone(),
             config.trust.promote.clone(),
+            miss,
             draining.clone(),
         );
         let mut workers = JoinSet::new();
@@ -202,6 +207,7 @@ impl Daemon {
             workers,
             deliveries,
             sweeps,
+            missed,
             settled,
             outbox: outboxes,
             beat: beats,
@@ -214,6 +220,18 @@ impl Daemon {
         })
     }
 
+    /// A host whose own deploy has ended still has its part in the rollout, and may have missed how it ended.
+    async fn resume_rollouts(&self) -> Result<(), JournalError> {
+        let Config { host, env, apps, .. } = &self.config;
+        for app in apps.keys() {
+            if let Some(taken) = self.journal.newest(host, env, app).await? {
+                self.fleet.decide(&taken.order);
+                self.fleet.catch_up(env, app, taken.order.promotion.counter);
+            }
+        }
+        Ok(())
+    }
+
     async fn run(mut self, mut signals: Signals) -> Result<(), DaemonError> {
         tell_systemd(&[NotifyState::Ready]);
         // Workers and the outbox never end before they are told to. An executor that has lost one would take promotions and stay silent.
@@ -221,6 +239,7 @@ impl Daemon {
             tokio::select! {
                 Some(delivery) = self.deliveries.recv() => self.take_delivery(delivery).await,
                 Some(swept) = self.sweeps.recv() => self.take_sweep(swept).await,
+                Some(missed) = self.missed.recv() => self.take_missed(missed).await,
                 Some(message) = self.settled.recv() => self.held.settle(&message),
                 _ = self.still_working.tick() => self.held.still_working(),
                 () = tick(&mut self.watchdog) => tell_systemd(&[NotifyState::Watchdog]),
@@ -314,6 +333,26 @@ impl Daemon {
         }
     }
 
+    /// An older promotion that the fleet runs, after the newest one failed.
+    async fn take_missed(&mut self, delivered: Delivered) {
+        if let Err(trouble) = self.take_missed_one(&delivered).await {
+            error!(subject = delivered.subject, error = causes(&trouble), "a promotion that was missed was not taken");
+        }
+    }
+
+    async fn take_missed_one(&mut self, delivered: &Delivered) -> Result<(), IntakeTrouble> {
+        let id = MessageId::of(delivered);
+        let (Some(app), None) =
+            (intake::app_of(&delivered.subject, &self.config.env), self.journal.handled(&id).await?)
+        else {
+            return Ok(());
+        };
+        // It goes forward as seen from what runs here, which is what the counter is for.
+        let runs = self.journal.committed(&self.config.env, &app, 1).await?.pop();
+        let standing = runs.map(|good| Standing { counter: good.counter, id: EventId(Uuid::nil()) });
+        self.take_over(delivered, id, standing).await.map(drop)
+    }
+
     /// The one way in, for the consumer's deliveries and the sweep's.
     async fn take(&mut self, delivered: &Delivered) -> Result<Disposal, IntakeTrouble> {
         let id = MessageId::of(delivered);
@@ -322,11 +361,20 @@ impl Daemon {
             Some(Handled::UnderWay) => return Ok(Disposal::Hold(id, How::Ack)),
             None => {}
         }
-        let now = Timestamp::now();
         let standing = match intake::app_of(&delivered.subject, &self.config.env) {
             Some(app) => self.journal.standing(&self.config.env, &app).await?,
             None => None,
         };
+        self.take_over(delivered, id, standing).await
+    }
+
+    async fn take_over(
+        &mut self,
+        delivered: &Delivered,
+        id: MessageId,
+        standing: Option<Standing>,
+    ) -> Result<Disposal, IntakeTrouble> {
+        let now = Timestamp::now();
         let facts = Facts {
             host: &self.config.host,
             env: &self.config.env,

@@ -1,18 +1,20 @@
 //! This host among the others of its plan: when it may begin, how the rollout ended, and its part in deciding that.
 //!
 //! In reading order: [`reading`] believes what others said; [`Fleet::admit`] and [`Fleet::await_rollout`] are the machine's two effects that
-//! wait for others; [`decider`] makes the rollout's next state; [`rank`] says which hosts decide.
+//! wait for others; [`decider`] makes the rollout's next state; [`rank`] says which hosts decide; [`catch_up`] finds what a host has missed.
 
+mod catch_up;
 mod decider;
 mod rank;
 mod reading;
 
+use std::collections::{HashSet, VecDeque};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use landfall_bus::{Bus, BusError};
+use landfall_bus::{Bus, BusError, Delivered};
 use landfall_deploy::rollout::{Admission, Verdict, admission, after_commit, first_state};
 use landfall_deploy::{Evidence, Order};
 use landfall_schema::Timestamp;
@@ -40,6 +42,8 @@ use decider::Decider;
 
 /// Events tell when to look again; this often it is done without one, since they can be missed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
+/// Rosters that are remembered: of the rollouts under way.
+const ROSTERS_KEPT: usize = 16;
 /// After trouble with the bus.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -50,6 +54,8 @@ enum FleetError {
     Bus(#[from] BusError),
     #[error("the bus is away")]
     Away,
+    #[error(transparent)]
+    Journal(#[from] crate::journal::JournalError),
     #[error("the roster of the plan's hosts is not usable: {0}")]
     Roster(#[from] landfall_schema::roster::RosterError),
     #[error("the rollout's state is not believed: {0}")]
@@ -69,7 +75,11 @@ struct Inner {
     bell: OutboxBell,
     /// Whose promotions and halts are believed.
     trusted: Vec<PublicKey>,
-    roster: Mutex<Option<(EventId, Arc<Roster>)>>,
+    rosters: Mutex<VecDeque<(EventId, Arc<Roster>)>>,
+    /// The rollouts that this host has its part in.
+    deciding: Mutex<HashSet<EventId>>,
+    /// Told of promotions that this host has missed and that stand.
+    missed: mpsc::Sender<Delivered>,
     stop: CancellationToken,
 }
 
@@ -80,9 +90,12 @@ impl Fleet {
         announcer: Arc<Announcer>,
         bell: OutboxBell,
         trusted: Vec<PublicKey>,
+        missed: mpsc::Sender<Delivered>,
         stop: CancellationToken,
     ) -> Self {
-        let inner = Inner { bus, journal, announcer, bell, trusted, roster: Mutex::new(None), stop };
+        let rosters = Mutex::default();
+        let deciding = Mutex::default();
+        let inner = Inner { bus, journal, announcer, bell, trusted, rosters, deciding, missed, stop };
         Self { inner: Arc::new(inner) }
     }
 
@@ -92,8 +105,16 @@ impl Fleet {
         if !plan.is_coordinated() || plan.place_of(&order.host).is_none() {
             return;
         }
+        let id = order.id;
+        if !self.deciding().insert(id) {
+            return;
+        }
         let decider = Decider::new(self.clone(), order.clone());
-        tokio::spawn(self.inner.stop.clone().run_until_cancelled_owned(decider.run()));
+        let (fleet, stop) = (self.clone(), self.inner.stop.clone());
+        tokio::spawn(async move {
+            stop.run_until_cancelled(decider.run()).await;
+            fleet.deciding().remove(&id);
+        });
     }
 
     /// Waits until this host may begin. Cancel-safe.
@@ -117,7 +138,10 @@ impl Fleet {
             }
             let pause = match self.judge_admission(order).await {
                 Ok(Admission::Now) => return Ok(Evidence::Admitted),
-                Ok(Admission::Never(reason)) => return Err(reason),
+                Ok(Admission::Never(reason)) => {
+                    self.catch_up(&promotion.env, &promotion.app, promotion.counter);
+                    return Err(reason);
+                }
                 Ok(Admission::Wait(on)) => {
                     told.tell(on);
                     LOOK_INTERVAL
@@ -230,17 +254,26 @@ impl Fleet {
 
     /// The keys of the plan's hosts, by the digest that the promotion's signature covers.
     async fn roster(&self, bus: &Bus, order: &Order) -> Result<Arc<Roster>, FleetError> {
-        let cached = self.inner.roster.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((id, roster)) = cached.filter(|(id, _)| *id == order.id) {
-            debug_assert_eq!(id, order.id);
+        let known = self.rosters().iter().find(|(id, _)| *id == order.id).map(|(_, roster)| Arc::clone(roster));
+        if let Some(roster) = known {
             return Ok(roster);
         }
         let Some(reference) = &order.promotion.plan.roster else {
             return Ok(Arc::new(Roster::new(Default::default())));
         };
         let roster = Arc::new(Roster::decode(&bus.get_bundle(reference).await?, reference)?);
-        *self.inner.roster.lock().unwrap_or_else(PoisonError::into_inner) = Some((order.id, Arc::clone(&roster)));
+        let mut rosters = self.rosters();
+        rosters.push_front((order.id, Arc::clone(&roster)));
+        rosters.truncate(ROSTERS_KEPT);
         Ok(roster)
+    }
+
+    fn deciding(&self) -> MutexGuard<'_, HashSet<EventId>> {
+        self.inner.deciding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rosters(&self) -> MutexGuard<'_, VecDeque<(EventId, Arc<Roster>)>> {
+        self.inner.rosters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -281,6 +281,11 @@ impl Journal {
         rows::unfinished(&self.pool, host).await
     }
 
+    /// The promotion with the highest counter that was taken of an application, ended or not.
+    pub async fn newest(&self, host: &HostName, env: &EnvName, app: &AppName) -> Result<Option<Taken>, JournalError> {
+        rows::newest(&self.pool, host, env, app).await
+    }
+
     /// From now on this host goes back to this release.
     pub async fn commit(&self, order: &Order, bundle: &Bundle, now: Timestamp) -> Result<(), JournalError> {
         let promotion = &order.promotion;

@@ -160,6 +160,68 @@ async fn halted_resumed_and_aborted() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_was_away_gets_what_the_fleet_runs() -> Result<()> {
+    let mut scenario = fleet().await?;
+    scenario.hosts[3].executor.kill();
+    let others: [&[&str]; 2] = [&["h1"], &["h2", "h3"]];
+    let good = scenario.push("v2", AppImage::version("v2")).await?;
+    let v2 = scenario.draft(&Stack::app(&good))?.coordinate(&scenario.bus, &others).await?;
+    scenario.publish(&v2).await?;
+    ensure!(word(&mut scenario, v2.counter()).await?.kind == OutcomeKind::RolloutSucceeded);
+    let bad = scenario.push("v3", AppImage::version("v3").exits(7)).await?;
+    let v3 = scenario.draft(&Stack::app(&bad))?.coordinate(&scenario.bus, &others).await?;
+    scenario.publish(&v3).await?;
+    ensure!(word(&mut scenario, v3.counter()).await?.kind == OutcomeKind::RolloutRolledBack);
+
+    scenario.start_executor(3).await?;
+    // The newest did not stand, so it is not even tried; the one before it does.
+    let refused = scenario.terminal(3, v3.counter()).await?;
+    ensure!(refused.kind == OutcomeKind::DeployFailed, "{refused:#?}");
+    let taken = scenario.terminal(3, v2.counter()).await?;
+    ensure!(taken.kind == OutcomeKind::DeploySucceeded, "{taken:#?}");
+    scenario.assert_serves("v2").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hosts_go_on_where_they_were_after_a_crash() -> Result<()> {
+    let mut scenario = fleet().await?;
+    let image = scenario.push("v2", AppImage::version("v2")).await?;
+    let draft = draft(&mut scenario, &Stack::app(&image)).await?;
+    scenario.publish(&draft).await?;
+    scenario.reaches(0, draft.counter(), OutcomeKind::ReleaseCommitted).await?;
+    for host in 0..HOSTS.len() {
+        scenario.hosts[host].executor.kill();
+    }
+    for host in 0..HOSTS.len() {
+        scenario.start_executor(host).await?;
+    }
+    let last = word(&mut scenario, draft.counter()).await?;
+    ensure!(last.kind == OutcomeKind::RolloutSucceeded, "{last:#?}");
+    scenario.assert_serves("v2").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_promotion_ends_the_older_rollout() -> Result<()> {
+    let mut scenario = fleet().await?;
+    let image = scenario.push("v2", AppImage::version("v2")).await?;
+    let mut older = draft(&mut scenario, &Stack::app(&image)).await?;
+    older.event.data.plan.waves[0].bake_ms = Some(3_000);
+    scenario.publish(&older).await?;
+    scenario.reaches(0, older.counter(), OutcomeKind::BakeStarted).await?;
+    let image = scenario.push("v3", AppImage::version("v3")).await?;
+    let newer = draft(&mut scenario, &Stack::app(&image)).await?;
+    scenario.publish(&newer).await?;
+    let last = word(&mut scenario, older.counter()).await?;
+    ensure!(last.kind == OutcomeKind::RolloutAborted, "{last:#?}");
+    // The canary was past the point of no return and finished first; the others never began.
+    ensure!(scenario.terminal(0, older.counter()).await?.kind == OutcomeKind::DeploySucceeded);
+    ensure!(scenario.terminal(3, older.counter()).await?.kind == OutcomeKind::DeploySuperseded);
+    let last = word(&mut scenario, newer.counter()).await?;
+    ensure!(last.kind == OutcomeKind::RolloutSucceeded, "{last:#?}");
+    scenario.assert_serves("v3").await
+}
+
 async fn say(scenario: &Scenario, draft: &Draft, command: HaltCommand) -> Result<()> {
     let promotion = &draft.event.data;
     let halt = Halt {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use landfall_deploy::{Input, Order};
 use landfall_schema::Timestamp;
 use landfall_schema::event::{CloudEvent, TYPE_PROMOTED};
-use landfall_schema::ids::{Counter, EventId, HostName};
+use landfall_schema::ids::{AppName, Counter, EnvName, EventId, HostName};
 use landfall_schema::outcome::OutcomeKind;
 use landfall_schema::promotion::Promotion;
 use landfall_schema::subject::Subject;
@@ -140,21 +140,42 @@ pub(super) async fn unfinished(pool: &SqlitePool, host: &HostName) -> Result<Vec
     .map_err(failed(what))?;
     let mut found = Vec::with_capacity(rows.len());
     for row in &rows {
-        let body: Vec<u8> = row.try_get("body").map_err(failed(what))?;
-        // These bytes were verified before they were written.
-        let event = CloudEvent::<Promotion>::decode(&body, TYPE_PROMOTED)
-            .map_err(|error| unreadable(format!("a promotion: {error}")))?;
-        let taken = Taken {
-            order: Order { host: host.clone(), id: event.id, promotion: event.data },
-            message: MessageId::stored(text(row, "message")?),
-            body: body.into(),
-            signature: optional_text(row, "signature")?,
-            traceparent: optional_text(row, "traceparent")?,
-        };
+        let taken = taken(row, host)?;
         let entries = entries(pool, &taken.order).await?;
         found.push(Unfinished { deploy_traceparent: optional_text(row, "deploy_traceparent")?, taken, entries });
     }
     Ok(found)
+}
+
+pub(super) async fn newest(
+    pool: &SqlitePool,
+    host: &HostName,
+    env: &EnvName,
+    app: &AppName,
+) -> Result<Option<Taken>, JournalError> {
+    let row = sqlx::query(
+        "SELECT message, body, signature, traceparent FROM releases WHERE env = ? AND app = ? ORDER BY counter DESC LIMIT 1",
+    )
+    .bind(env.as_str())
+    .bind(app.as_str())
+    .fetch_optional(pool)
+    .await
+    .map_err(failed("read the newest promotion"))?;
+    row.map(|row| taken(&row, host)).transpose()
+}
+
+fn taken(row: &SqliteRow, host: &HostName) -> Result<Taken, JournalError> {
+    let body: Vec<u8> = row.try_get("body").map_err(failed("read a promotion"))?;
+    // These bytes were verified before they were written.
+    let event = CloudEvent::<Promotion>::decode(&body, TYPE_PROMOTED)
+        .map_err(|error| unreadable(format!("a promotion: {error}")))?;
+    Ok(Taken {
+        order: Order { host: host.clone(), id: event.id, promotion: event.data },
+        message: MessageId::stored(text(row, "message")?),
+        body: body.into(),
+        signature: optional_text(row, "signature")?,
+        traceparent: optional_text(row, "traceparent")?,
+    })
 }
 
 async fn entries(pool: &SqlitePool, order: &Order) -> Result<Vec<(Timestamp, Input)>, JournalError> {
