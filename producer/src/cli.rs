@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use landfall_schema::ids::EnvName;
 
 use crate::error::EXIT_CODES_HELP;
+use crate::target::EnvArg;
 
 /// Deploys releases to Docker hosts, and proves that they run.
 #[derive(Debug, Parser)]
@@ -20,9 +20,9 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
-    /// The environment, e.g. staging; without it LANDFALL_ENV, the context
+    /// The environment, e.g. staging, or a preview, e.g. preview/pr-123; without it LANDFALL_ENV, the context
     #[arg(long, global = true, value_name = "ENV")]
-    pub env: Option<EnvName>,
+    pub env: Option<EnvArg>,
     /// A context of Landfall or of the NATS CLI; without it LANDFALL_CONTEXT, then `default`, then NATS_CONTEXT
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,

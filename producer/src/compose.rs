@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use landfall_schema::bundle::{BUNDLE_VERSION, Bundle, BundleFile};
 use landfall_schema::ids::{AppName, IdError, ServiceName};
-use landfall_schema::stack::Role;
+use landfall_schema::stack::{Role, RolloutSettings};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_saphyr::Spanned;
@@ -49,6 +49,8 @@ pub struct TopSettings {
     pub app: Option<AppName>,
     #[serde(default)]
     pub bake_ms: Option<u64>,
+    #[serde(default)]
+    pub rollout: Option<RolloutSettings>,
 }
 
 #[derive(Debug, Clone)]
@@ -161,7 +163,11 @@ impl Stack {
         let mut settings = TopSettings::default();
         for (path, text) in &files {
             let (top, found) = parse_file(path, text)?;
-            settings = TopSettings { app: top.app.or(settings.app), bake_ms: top.bake_ms.or(settings.bake_ms) };
+            settings = TopSettings {
+                app: top.app.or(settings.app),
+                bake_ms: top.bake_ms.or(settings.bake_ms),
+                rollout: top.rollout.or(settings.rollout),
+            };
             for (name, service) in found {
                 match services.get_mut(&name) {
                     Some(known) => known.overridden_by(service),

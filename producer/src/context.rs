@@ -9,13 +9,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use landfall_bus::ConnectOptions;
-use landfall_schema::ids::{EnvName, HostName};
+use landfall_schema::ids::{AppName, EnvName, HostName};
 use landfall_schema::signature::PublicKey;
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::cli::GlobalArgs;
 use crate::error::CliError;
+use crate::target::EnvArg;
 
 pub const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 pub const DEFAULT_CONTEXT: &str = "default";
@@ -72,6 +73,10 @@ pub struct Settings {
     pub context: Option<String>,
     pub connect: ConnectOptions,
     pub env: Option<EnvName>,
+    /// The environment that the command line itself names.
+    pub named_env: Option<EnvName>,
+    /// The preview of it that is meant.
+    pub preview: Option<AppName>,
     pub signing_key: SigningKeySource,
     pub insecure_registries: Vec<String>,
     pub host_keys: BTreeMap<HostName, PublicKey>,
@@ -155,6 +160,11 @@ impl Settings {
             .map(PathBuf::from)
             .or_else(|| context.ca.clone())
             .or_else(|| nats.as_ref().and_then(|nats| filled(&nats.ca)).map(PathBuf::from));
+        let target = match (&global.env, environment("LANDFALL_ENV")) {
+            (Some(target), _) => Some(target.clone()),
+            (None, Some(text)) => Some(text.parse::<EnvArg>()?),
+            (None, None) => None,
+        };
         let key_name = name.clone().unwrap_or_else(|| DEFAULT_CONTEXT.to_owned());
         Ok(Self {
             signing_key: environment("LANDFALL_SIGNING_KEY").map(SigningKeySource::Seed).unwrap_or_else(|| {
@@ -162,11 +172,9 @@ impl Settings {
                 let path = path.or_else(|| context.signing_key.clone());
                 SigningKeySource::File(path.unwrap_or_else(|| key_path(&config_dir, &key_name)))
             }),
-            env: match (&global.env, environment("LANDFALL_ENV")) {
-                (Some(env), _) => Some(env.clone()),
-                (None, Some(env)) => Some(env.parse()?),
-                (None, None) => context.env,
-            },
+            preview: target.as_ref().and_then(|target| target.preview.clone()),
+            env: target.map(|target| target.env).or(context.env),
+            named_env: global.env.as_ref().map(|target| target.env.clone()),
             context: name,
             insecure_registries: context.insecure_registries,
             host_keys: context.host_keys,

@@ -15,10 +15,13 @@ Exit codes:
     4  failed: nothing that was running was touched
     5  stuck: a rollback failed too, people are needed
     6  refused: a rule of the hosts forbids it
-    7  not reached: hosts were silent until the deadline
+    7  not reached: hosts were silent until the deadline, or away
     8  raced: another promotion was first
-    9  superseded: a newer promotion came before this one touched anything
+    9  superseded: a newer promotion came before this one was done
    10  mixed: the hosts ended differently
+   11  partial: the promised digests serve on every host that was here; others were not reached, and are named
+   12  held: it failed, and every host stays as it is until people decide
+   13  aborted: somebody ended it, and every host that had moved went back
   130  interrupted: waiting was stopped, the deploy goes on
   141  the reader of standard output went away";
 
@@ -35,6 +38,9 @@ pub enum ExitCode {
     Raced = 8,
     Superseded = 9,
     Mixed = 10,
+    Partial = 11,
+    Held = 12,
+    Aborted = 13,
     Interrupted = 130,
     BrokenPipe = 141,
 }
@@ -155,6 +161,9 @@ mod tests {
             ExitCode::Raced,
             ExitCode::Superseded,
             ExitCode::Mixed,
+            ExitCode::Partial,
+            ExitCode::Held,
+            ExitCode::Aborted,
             ExitCode::Interrupted,
             ExitCode::BrokenPipe,
         ];

@@ -4,6 +4,7 @@
 
 mod bars;
 mod lines;
+mod patience;
 pub mod words;
 
 use std::pin::Pin;
@@ -18,17 +19,18 @@ use landfall_schema::outcome::Outcome;
 use landfall_schema::promotion::Promotion;
 use landfall_schema::subject;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{sleep, sleep_until};
 use uuid::Uuid;
 
 use crate::error::{CliError, ExitCode};
 use crate::output::Output;
 use crate::plan::HostKeys;
-use crate::rollout::{Folded, RolloutView};
+use crate::rollout::{Folded, RolloutView, state};
 use crate::session::Session;
 
 use bars::Bars;
 use lines::{JsonLines, Lines};
+use patience::{Due, Patience};
 
 /// Between two attempts to read on after the bus broke off.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -99,13 +101,24 @@ pub async fn follow(
 ) -> Result<ExitCode, CliError> {
     let mut view = RolloutView::new(event);
     let mut narrator = narrator(&cli.output, &view);
-    let deadline = Instant::now() + Duration::from_millis(event.data.plan.deadline_ms);
+    for outcome in view.tell_away() {
+        narrator.told(&outcome, &own_event(event, &outcome)?, &view)?;
+    }
+    let mut patience = Patience::new();
     let (mut interrupted, mut terminated) = signals()?;
     let mut in_trouble = false;
-    while !view.is_ended() {
+    while !is_settled(&view) {
+        let (at, what) = patience.next(&view);
         let message = tokio::select! {
             message = outcomes.next() => message,
-            () = sleep_until(deadline) => break,
+            () = sleep_until(at) => match what {
+                Due::Look => {
+                    patience.looked();
+                    learn_state(&outcomes.bus, event, keys, &mut view, &mut *narrator).await;
+                    continue;
+                }
+                Due::End => break,
+            },
             _ = interrupted.recv() => return Ok(stopped(cli, &mut *narrator, event)),
             _ = terminated.recv() => return Ok(stopped(cli, &mut *narrator, event)),
         };
@@ -128,12 +141,42 @@ pub async fn follow(
             Err(_) => {}
         }
     }
+    if event.data.plan.is_coordinated() && view.word().is_none() {
+        learn_state(&outcomes.bus, event, keys, &mut view, &mut *narrator).await;
+        if view.word().is_none() {
+            narrator.trouble("the rollout's last word did not come; this is judged by what the hosts said");
+        }
+    }
     for outcome in view.end_waiting() {
         let body = own_event(event, &outcome)?;
         narrator.told(&outcome, &body, &view)?;
     }
     narrator.end();
     finish(cli, &view)
+}
+
+/// Whether nothing more is waited for: of hosts that act together their last word and that of each host.
+fn is_settled(view: &RolloutView) -> bool {
+    view.is_ended() && view.are_hosts_ended()
+}
+
+/// Looks at the rollout's state itself: its last word may have been lost, or its host may have died before it said it.
+async fn learn_state(
+    bus: &Bus,
+    event: &CloudEvent<Promotion>,
+    keys: &HostKeys,
+    view: &mut RolloutView,
+    narrator: &mut dyn Narrator,
+) {
+    match state::read(bus, event.id, &event.data, keys).await {
+        Ok(Some(state)) => {
+            if view.learn(&state) == Folded::News && view.word().is_some() {
+                narrator.trouble("the rollout's last word was read from its state");
+            }
+        }
+        Ok(None) => {}
+        Err(error) => narrator.trouble(&error.to_string()),
+    }
 }
 
 /// The event that says of a host that it was not reached; nobody publishes it.
@@ -146,7 +189,7 @@ fn own_event(promotion: &CloudEvent<Promotion>, outcome: &Outcome) -> Result<Vec
 }
 
 fn finish(cli: &Session, view: &RolloutView) -> Result<ExitCode, CliError> {
-    // A plan without hosts has no end; promotions always have hosts.
+    // Without any host there is no end; a promotion always has one, be it away.
     let code = view.exit_code().unwrap_or(ExitCode::Error);
     if !cli.output.is_json() {
         let (header, rows) = view.summary();

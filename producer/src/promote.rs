@@ -1,34 +1,36 @@
 //! `landfall promote`: a compose file and images become a signed promotion. Everything is checked before anything is published.
 
+pub mod name;
+pub mod only;
 pub mod select;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
 use futures_util::future::try_join_all;
 use landfall_bus::Bus;
 use landfall_schema::Timestamp;
 use landfall_schema::event::CloudEvent;
-use landfall_schema::ids::{AppName, HostName, ReleaseName, ServiceName};
-use landfall_schema::promotion::{Intent, PinnedImage, Promotion, RolloutPlan, Wave};
+use landfall_schema::ids::{AppName, ReleaseName, ServiceName};
+use landfall_schema::promotion::{Intent, OnFailure, PinnedImage, Preview, Promotion};
 use landfall_schema::signature::SigningKey;
 
-use crate::ci;
 use crate::compose::{Stack, env_file};
-use crate::context::process_environment;
 use crate::error::{CliError, ExitCode};
 use crate::follow::{Outcomes, follow};
 use crate::image::ImageReference;
-use crate::plan::{self, HostKeys};
+use crate::plan::{self, HostKeys, Planned};
 use crate::promote::select::{ImageArg, Selection, parse_image_arg, select};
 use crate::publish::{self, Place, parse_duration};
+use crate::reading;
 use crate::registry::Registries;
+pub use crate::rollout_args::RolloutArgs;
+use crate::rollout_args::{Defaults, after};
 use crate::session::Session;
 
-const DEADLINE_DEFAULT: &str = "15m";
-const EXPIRES_DEFAULT: &str = "1h";
+const LIFETIME_DEFAULT_MS: u64 = 72 * 60 * 60 * 1000;
+const LIFETIME_MAX_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 
 #[derive(Debug, Args)]
 pub struct PromoteArgs {
@@ -50,11 +52,14 @@ pub struct PromoteArgs {
     /// What people call this release. Default: the image's tag, else CI's commit
     #[arg(long, value_name = "NAME")]
     pub release: Option<ReleaseName>,
+    /// Only these services change; the others keep the images of the last release that succeeded, and are not restarted
+    #[arg(long, value_name = "SERVICE", value_delimiter = ',')]
+    pub only: Vec<ServiceName>,
     #[command(flatten)]
     pub rollout: RolloutArgs,
-    /// How long the proven release is watched before it is committed. Default: `bake_ms` of the compose file's x-landfall, else 0s
+    /// Of a preview: after this long every host takes it away, at most 30d. Default: 72h
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    pub bake: Option<u64>,
+    pub lifetime: Option<u64>,
     /// A registry that is asked over plain HTTP; repeatable
     #[arg(long = "insecure-registry", value_name = "HOST[:PORT]")]
     pub insecure_registries: Vec<String>,
@@ -63,78 +68,69 @@ pub struct PromoteArgs {
     pub dry_run: bool,
 }
 
-/// What `promote` and `rollback` share.
-#[derive(Debug, Args)]
-pub struct RolloutArgs {
-    /// Only these hosts take it. Default: every host of the environment that takes the application; those that are present are waited for
-    #[arg(long, value_name = "HOST", value_delimiter = ',')]
-    pub hosts: Vec<HostName>,
-    /// After this long without an end a host counts as not reached
-    #[arg(long, value_name = "TIME", default_value = DEADLINE_DEFAULT, value_parser = parse_duration)]
-    pub deadline: u64,
-    /// After this long no host starts the deploy any more
-    #[arg(long, value_name = "TIME", default_value = EXPIRES_DEFAULT, value_parser = parse_duration)]
-    pub expires: u64,
-    /// Who promotes. Default: what CI or the system says
-    #[arg(long, value_name = "NAME")]
-    pub author: Option<String>,
-    /// Where to look it up. Default: CI's pipeline
-    #[arg(long, value_name = "URL")]
-    pub link: Option<String>,
-    /// Follow every host to its end, and exit by the outcome
-    #[arg(long, short)]
-    pub wait: bool,
-}
-
 pub async fn run(args: PromoteArgs, cli: &Session) -> Result<ExitCode, CliError> {
     let env = cli.env()?.clone();
     let key = cli.signing_key()?;
     let stack = Stack::read(&args.files, Path::new(""))?;
-    let app = args.app.clone().or_else(|| stack.settings.app.clone()).ok_or_else(no_app)?;
-    let selection = select_images(&args, &stack)?;
+    let of = args.app.clone().or_else(|| stack.settings.app.clone()).ok_or_else(no_app)?;
+    let app = cli.app(&of)?;
+    let preview = preview(&args, &of, cli)?;
+    let options = args.rollout.options(&defaults(&stack))?;
+    let only: BTreeSet<ServiceName> = args.only.iter().cloned().collect();
+    let selection = select_images(&args, &stack, &only)?;
     let (bundle, bundle_ref) = stack.bundle()?.encode().map_err(|error| bundle_error(&error))?;
     let bus = cli.bus().await?;
-    let images = pin(&args, &selection, cli).await?;
-    let present = plan::present(&bus, &env, &cli.output).await?;
-    let hosts = plan::hosts(&args.rollout.hosts, &app, &present, cli)?;
+    let pinned = pin(&args, &selection, cli).await?;
+    let known = plan::known(&bus, &env, &cli.output).await?;
+    let keys = HostKeys::new(&cli.settings.host_keys, &known);
+    let base = if only.is_empty() { None } else { Some(only::base(&bus, &env, &app, &keys, cli).await?) };
+    let subject = plan::Subject { env: &env, app: &app, preview_of: preview.as_ref().map(|preview| &preview.of) };
+    let planned = plan::make(&subject, &options, &known, keys, Timestamp::now())?;
     let place = publish::next_place(&bus, &env, &app, &cli.output).await?;
-    let promotion = Promotion {
-        release: release_name(&args, &selection, &images)?,
-        variables: variables(&args, &selection, &images),
-        plan: args.rollout.plan(hosts, args.bake.or(stack.settings.bake_ms).unwrap_or(0)),
+    let release = name::release(args.release.as_ref(), &selection, &pinned)?;
+    let mut variables = base.as_ref().map(|base| base.variables.clone()).unwrap_or_default();
+    variables.extend(self::variables(&args, &selection, &pinned));
+    let expires_at = args.rollout.expires_at()?;
+    let event = publish::event(Promotion {
+        release,
+        variables,
+        images: match &base {
+            Some(base) => only::images(&stack, &only, pinned, base)?,
+            None => pinned,
+        },
+        plan: planned.plan.clone(),
         author: args.rollout.author(),
         link: args.rollout.link(),
-        expires_at: args.rollout.expires_at()?,
+        expires_at: preview.as_ref().map_or(expires_at, |preview| expires_at.min(preview.expires_at)),
         env,
         app,
         counter: place.counter,
         intent: Intent::Promote,
-        images,
         bundle: bundle_ref,
-        only: BTreeSet::new(),
-        preview: None,
+        only,
+        preview,
         schema: None,
-    };
-    let event = publish::event(promotion);
+    });
     if args.dry_run {
-        show(&event, cli)?;
+        show(&event, &planned, cli)?;
         cli.output.note("nothing was published");
         return Ok(ExitCode::Done);
     }
     bus.put_bundle(&bundle, &event.data.bundle).await?;
-    announce(&bus, &event, &key, place, &HostKeys::new(&cli.settings.host_keys, &present), args.rollout.wait, cli).await
+    announce(&bus, &event, &key, place, &planned, args.rollout.wait, cli).await
 }
 
-/// Publishes the promotion and, if asked to, follows it.
+/// Stores the plan's roster, publishes the promotion and, if asked to, follows it.
 pub async fn announce(
     bus: &Bus,
     event: &CloudEvent<Promotion>,
     key: &SigningKey,
     place: Place,
-    keys: &HostKeys,
+    planned: &Planned,
     wait: bool,
     cli: &Session,
 ) -> Result<ExitCode, CliError> {
+    planned.store(bus).await?;
     // Before publishing: the first outcome may come within milliseconds.
     let outcomes = if wait { Some(Outcomes::subscribe(bus, &event.data).await?) } else { None };
     publish::publish(bus, event, key, place).await?;
@@ -142,15 +138,13 @@ pub async fn announce(
     if cli.output.is_json() {
         cli.output.json(event)?;
     }
-    let hosts: Vec<&str> = promotion.plan.hosts().map(HostName::as_str).collect();
     let (app, release, env) = (&promotion.app, &promotion.release, &promotion.env);
-    cli.output.note(format!(
-        "{app} {release} promoted to {env} as promotion {}, for {}",
-        promotion.counter,
-        hosts.join(", ")
-    ));
+    cli.output.note(format!("{app} {release} promoted to {env} as promotion {}", promotion.counter));
+    for line in plan::words::lines(planned, Timestamp::now()) {
+        cli.output.note(format!("  {line}"));
+    }
     match outcomes {
-        Some(outcomes) => follow(cli, outcomes, event, keys).await,
+        Some(outcomes) => follow(cli, outcomes, event, &planned.keys).await,
         None => {
             cli.output.note(format!("follow it with `landfall watch {app} --env {env}`, or next time with --wait"));
             Ok(ExitCode::Done)
@@ -159,58 +153,60 @@ pub async fn announce(
 }
 
 /// What would be or was promoted.
-pub fn show(event: &CloudEvent<Promotion>, cli: &Session) -> Result<(), CliError> {
+pub fn show(event: &CloudEvent<Promotion>, planned: &Planned, cli: &Session) -> Result<(), CliError> {
     if cli.output.is_json() {
         return cli.output.json(event);
     }
     let promotion = &event.data;
-    let hosts: Vec<&str> = promotion.plan.hosts().map(HostName::as_str).collect();
     let (app, release, env) = (&promotion.app, &promotion.release, &promotion.env);
-    cli.output.line(format!(
-        "{app} {release} to {env} as promotion {}, for {}",
-        promotion.counter,
-        hosts.join(", ")
-    ))?;
+    cli.output.line(format!("{app} {release} to {env} as promotion {}", promotion.counter))?;
+    for line in plan::words::lines(planned, Timestamp::now()) {
+        cli.output.line(format!("  {line}"))?;
+    }
+    if let Some(preview) = &promotion.preview {
+        cli.output.line(format!(
+            "  preview {} of {}, until {} UTC",
+            preview.name,
+            preview.of,
+            reading::time(preview.expires_at)
+        ))?;
+    }
     let rows = promotion.images.iter().map(|(service, image)| {
         let tag = image.tag.clone().unwrap_or_else(|| "-".to_owned());
-        vec![service.to_string(), image.repository.clone(), tag, image.digest.short().to_owned()]
+        let stays = if promotion.only.is_empty() || promotion.only.contains(service) { "" } else { "as it is" };
+        vec![service.to_string(), image.repository.clone(), tag, image.digest.short().to_owned(), stays.to_owned()]
     });
-    cli.output.table(&["service", "image", "tag", "digest"], rows)
+    cli.output.table(&["service", "image", "tag", "digest", ""], rows)
 }
 
-impl RolloutArgs {
-    pub fn plan(&self, hosts: Vec<HostName>, bake_ms: u64) -> RolloutPlan {
-        RolloutPlan {
-            waves: vec![Wave::of(hosts)],
-            only_named: !self.hosts.is_empty(),
-            deadline_ms: self.deadline,
-            bake_ms,
-            ..RolloutPlan::default()
-        }
-    }
-
-    pub fn author(&self) -> String {
-        self.author.clone().unwrap_or_else(|| ci::author(&process_environment))
-    }
-
-    pub fn link(&self) -> Option<String> {
-        self.link.clone().or_else(|| ci::link(&process_environment))
-    }
-
-    pub fn expires_at(&self) -> Result<Timestamp, CliError> {
-        Timestamp::now()
-            .checked_add(Duration::from_millis(self.expires))
-            .map_err(|error| CliError::usage("--expires is too far away").because(&error))
-    }
+fn defaults(stack: &Stack) -> Defaults {
+    let settings = stack.settings.rollout.clone().unwrap_or_default();
+    Defaults { settings, bake_ms: stack.settings.bake_ms, on_failure: OnFailure::default() }
 }
 
-fn select_images(args: &PromoteArgs, stack: &Stack) -> Result<Selection, CliError> {
+/// What makes it a preview, when `--env` names one.
+fn preview(args: &PromoteArgs, of: &AppName, cli: &Session) -> Result<Option<Preview>, CliError> {
+    let Some(name) = cli.settings.preview.clone() else {
+        return match args.lifetime {
+            Some(_) => Err(CliError::usage("--lifetime is for previews").hint("name one with --env preview/NAME")),
+            None => Ok(None),
+        };
+    };
+    let lifetime = args.lifetime.unwrap_or(LIFETIME_DEFAULT_MS);
+    if lifetime > LIFETIME_MAX_MS {
+        return Err(CliError::usage("a preview lives for at most 30 days")
+            .hint("shorten --lifetime; promoting it again prolongs it"));
+    }
+    Ok(Some(Preview { of: of.clone(), name, expires_at: after("--lifetime", lifetime)? }))
+}
+
+fn select_images(args: &PromoteArgs, stack: &Stack, only: &BTreeSet<ServiceName>) -> Result<Selection, CliError> {
     let from_file = read_env_file(args, stack)?;
     let lookup = |name: &str| {
         let named = args.variables.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
         named.or_else(|| std::env::var(name).ok()).or_else(|| from_file.get(name).cloned())
     };
-    Ok(select(stack, &args.images, &lookup)?)
+    Ok(select(stack, &args.images, only, &lookup)?)
 }
 
 /// Like Compose: the named file, else `.env` beside the first compose file if there is one.
@@ -259,29 +255,6 @@ fn variables(
         }
     }
     variables
-}
-
-/// The tag that somebody chose, if there is one; else the commit; else what the images are.
-fn release_name(
-    args: &PromoteArgs,
-    selection: &Selection,
-    images: &BTreeMap<ServiceName, PinnedImage>,
-) -> Result<ReleaseName, CliError> {
-    if let Some(release) = &args.release {
-        return Ok(release.clone());
-    }
-    let chosen = selection.services.values().filter(|selected| selected.chosen);
-    let mut tags: Vec<&str> = chosen.filter_map(|selected| selected.image.tag.as_deref()).collect();
-    tags.retain(|tag| *tag != "latest");
-    tags.sort_unstable();
-    tags.dedup();
-    let name = match (tags.as_slice(), ci::commit(&process_environment), images.values().next()) {
-        ([tag], _, _) => (*tag).to_owned(),
-        (_, Some(commit), _) => commit,
-        (_, None, Some(image)) => format!("sha256-{}", image.digest.short()),
-        (_, None, None) => return Err(CliError::new("no service has an image").hint("add `image:` to a service")),
-    };
-    ReleaseName::new(name).map_err(|error| CliError::from_error(&error).hint("name the release with --release"))
 }
 
 fn parse_variable(text: &str) -> Result<(String, String), String> {

@@ -4,8 +4,9 @@ pub mod target;
 
 use clap::Args;
 use landfall_bus::Bus;
+use landfall_schema::Timestamp;
 use landfall_schema::ids::{AppName, EnvName};
-use landfall_schema::promotion::{Intent, Promotion};
+use landfall_schema::promotion::{Intent, OnFailure, Promotion};
 use landfall_schema::signature::verify;
 use landfall_schema::subject;
 
@@ -15,6 +16,7 @@ use crate::promote::{RolloutArgs, announce, show};
 use crate::publish;
 use crate::reading;
 use crate::rollback::target::{Past, To, choose};
+use crate::rollout_args::Defaults;
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -33,40 +35,47 @@ pub struct RollbackArgs {
 
 pub async fn run(args: RollbackArgs, cli: &Session) -> Result<ExitCode, CliError> {
     let env = cli.env()?.clone();
+    let app = cli.app(&args.app)?;
     let key = cli.signing_key()?;
+    // A rollback is urgent, so it has no waves unless somebody asks for them; and there is nothing to go back to from it.
+    let options = args.rollout.options(&Defaults { on_failure: OnFailure::Hold, ..Defaults::default() })?;
     let bus = cli.bus().await?;
-    let present = plan::present(&bus, &env, &cli.output).await?;
-    let keys = HostKeys::new(&cli.settings.host_keys, &present);
-    let past = read_past(&bus, &env, &args.app, &keys, cli).await?;
-    let target = choose(&past, args.to.as_ref(), &args.app, &env)?;
+    let known = plan::known(&bus, &env, &cli.output).await?;
+    let keys = HostKeys::new(&cli.settings.host_keys, &known);
+    let past = read_past(&bus, &env, &app, &keys, cli).await?;
+    let target = choose(&past, args.to.as_ref(), &app, &env)?;
     if !target.worked() {
         cli.output.warn(format!("no host says that {} {} ever worked", target.release(), target.counter()));
     }
     let target = target.promotion().clone();
     // Hosts keep the files of their last releases, but a new host needs them from the bus.
     bus.get_bundle(&target.bundle).await?;
-    let hosts = plan::hosts(&args.rollout.hosts, &args.app, &present, cli)?;
-    let place = publish::next_place(&bus, &env, &args.app, &cli.output).await?;
+    let subject =
+        plan::Subject { env: &env, app: &app, preview_of: target.preview.as_ref().map(|preview| &preview.of) };
+    let planned = plan::make(&subject, &options, &known, keys, Timestamp::now())?;
+    let place = publish::next_place(&bus, &env, &app, &cli.output).await?;
     let event = publish::event(Promotion {
         counter: place.counter,
         intent: Intent::Rollback { to: target.counter },
-        plan: args.rollout.plan(hosts, 0),
+        plan: planned.plan.clone(),
+        // What it carries is complete, and all of it is meant.
+        only: Default::default(),
         author: args.rollout.author(),
         link: args.rollout.link(),
         expires_at: args.rollout.expires_at()?,
         ..target
     });
     if args.dry_run {
-        show(&event, cli)?;
+        show(&event, &planned, cli)?;
         cli.output.note("nothing was published");
         return Ok(ExitCode::Done);
     }
     cli.output.note(format!("going back to {} (promotion {})", event.data.release, target.counter));
-    announce(&bus, &event, &key, place, &keys, args.rollout.wait, cli).await
+    announce(&bus, &event, &key, place, &planned, args.rollout.wait, cli).await
 }
 
 /// Every promotion of the application that somebody signed, with what hosts said of it.
-async fn read_past(
+pub async fn read_past(
     bus: &Bus,
     env: &EnvName,
     app: &AppName,
@@ -92,7 +101,9 @@ async fn read_past(
         }
         past.push(Past::new(&read.event));
     }
-    for message in bus.outcomes_so_far(&subject::terminal_filter(env, Some(app))).await? {
+    let mut said = bus.outcomes_so_far(&subject::terminal_filter(env, Some(app))).await?;
+    said.extend(bus.outcomes_so_far(&subject::rollout_filter(env, app)).await?);
+    for message in said {
         match keys.believe(&message) {
             Ok(said) => past.iter_mut().for_each(|one| one.fold(&said.data)),
             Err(why) => tracing::debug!(why, "an outcome is left out"),

@@ -5,13 +5,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use landfall_bus::Bus;
-use landfall_schema::ids::EnvName;
+use landfall_schema::ids::{AppName, EnvName};
 use landfall_schema::signature::SigningKey;
 
 use crate::cli::GlobalArgs;
 use crate::context::{Settings, SigningKeySource, config_home, process_environment};
 use crate::error::CliError;
 use crate::output::Output;
+use crate::target::{PREVIEW_ENV, preview_app};
 
 #[derive(Debug)]
 pub struct Session {
@@ -36,6 +37,22 @@ impl Session {
             CliError::usage("no environment is named")
                 .hint("use --env ENV, LANDFALL_ENV, or `env = \"…\"` in the context")
         })
+    }
+
+    /// The environment of previews: the one that the command line names, else `preview`.
+    pub fn preview_env(&self) -> Result<EnvName, CliError> {
+        match &self.settings.named_env {
+            Some(env) => Ok(env.clone()),
+            None => EnvName::new(PREVIEW_ENV).map_err(|error| CliError::from_error(&error)),
+        }
+    }
+
+    /// The application as the bus knows it: of a preview its own.
+    pub fn app(&self, named: &AppName) -> Result<AppName, CliError> {
+        match &self.settings.preview {
+            Some(preview) => preview_app(named, preview),
+            None => Ok(named.clone()),
+        }
     }
 
     /// The key that signs promotions.

@@ -193,7 +193,7 @@ impl Facts {
         let message = match view.map(|view| &view.state) {
             Some(HostState::Working { message, .. }) => Some(message.clone()),
             Some(HostState::Ended(outcome)) => Some(outcome.message.clone()),
-            Some(HostState::Silent) | None => None,
+            Some(HostState::Silent | HostState::Away) | None => None,
         };
         HostStatus {
             host: host.clone(),

@@ -21,6 +21,8 @@ const TEMPLATE: &str = "{prefix} {bar:16} {elapsed:>4} {wide_msg}";
 pub(super) struct Bars {
     all: MultiProgress,
     hosts: BTreeMap<HostName, ProgressBar>,
+    /// Of plans with several waves, e.g. `2/3`.
+    waves: BTreeMap<HostName, String>,
     style: ProgressStyle,
     width: usize,
     reasons: Reasons,
@@ -31,10 +33,16 @@ impl Bars {
         let style = ProgressStyle::with_template(TEMPLATE)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ");
+        let plan = &view.promotion.plan;
+        let waves = match plan.waves.len() {
+            0 | 1 => BTreeMap::new(),
+            of => view.hosts.iter().map(|(host, view)| (host.clone(), wave_of(view.wave, of))).collect(),
+        };
         let width = view.hosts.keys().map(|host| host.as_str().len()).max().unwrap_or(0);
-        let mut bars =
-            Self { all: MultiProgress::new(), hosts: BTreeMap::new(), style, width, reasons: Reasons::default() };
-        for host in view.hosts.keys() {
+        let (all, hosts, reasons) = (MultiProgress::new(), BTreeMap::new(), Reasons::default());
+        let mut bars = Self { all, hosts, waves, style, width, reasons };
+        // Wave by wave, and those that are away at the end.
+        for host in plan.hosts().chain(&plan.away) {
             bars.bar(host).set_message("waiting for a sign of life");
         }
         bars
@@ -45,7 +53,8 @@ impl Bars {
             return bar.clone();
         }
         let bar = self.all.add(ProgressBar::new(STEPS.len() as u64).with_style(self.style.clone()));
-        bar.set_prefix(format!("{host:<width$}", width = self.width));
+        let wave = self.waves.get(host).map_or(String::new(), |wave| format!(" {wave:>5}"));
+        bar.set_prefix(format!("{host:<width$}{wave}", width = self.width));
         bar.enable_steady_tick(TICK_INTERVAL);
         self.hosts.insert(host.clone(), bar.clone());
         bar
@@ -53,10 +62,16 @@ impl Bars {
 }
 
 impl Narrator for Bars {
-    fn told(&mut self, outcome: &Outcome, _body: &[u8], _view: &RolloutView) -> Result<(), CliError> {
+    fn told(&mut self, outcome: &Outcome, _body: &[u8], view: &RolloutView) -> Result<(), CliError> {
+        if outcome.kind.is_rollout() {
+            for line in self.reasons.text(outcome, view) {
+                self.trouble(&line);
+            }
+            return Ok(());
+        }
         let bar = self.bar(&outcome.host);
         if outcome.kind.is_failure() {
-            for line in self.reasons.text(outcome) {
+            for line in self.reasons.text(outcome, view) {
                 self.trouble(&line);
             }
         }
@@ -69,6 +84,9 @@ impl Narrator for Bars {
                 bar.set_position(STEPS.len() as u64);
                 bar.abandon_with_message(message.green().to_string());
             }
+            // It may come back.
+            OutcomeKind::DeployNotReached => bar.set_message(message.yellow().to_string()),
+            OutcomeKind::ReleaseWaiting if !outcome.message.is_empty() => bar.set_message(outcome.message.clone()),
             kind if kind.is_terminal() => bar.abandon_with_message(message.red().to_string()),
             _ => bar.set_message(message),
         }
@@ -85,6 +103,10 @@ impl Narrator for Bars {
             bar.abandon();
         }
     }
+}
+
+fn wave_of(wave: Option<usize>, of: usize) -> String {
+    wave.map_or("-".to_owned(), |wave| format!("{}/{of}", wave + 1))
 }
 
 fn message(outcome: &Outcome) -> String {

@@ -22,14 +22,15 @@ pub(super) struct Reasons(BTreeMap<HostName, Reason>);
 
 impl Reasons {
     /// The outcome's line and, for news, what belongs below it.
-    pub(super) fn text(&mut self, outcome: &Outcome) -> Vec<String> {
-        let Some(line) = words::line(outcome) else { return Vec::new() };
+    pub(super) fn text(&mut self, outcome: &Outcome, view: &RolloutView) -> Vec<String> {
+        let Some(line) = words::line(outcome, &view.promotion.plan) else { return Vec::new() };
         let mut lines = vec![match outcome.kind {
             kind if kind.is_failure() => line.red().to_string(),
-            OutcomeKind::DeploySucceeded => line.green().to_string(),
+            OutcomeKind::DeploySucceeded | OutcomeKind::RolloutSucceeded => line.green().to_string(),
             _ => line,
         }];
-        if let Some(reason) = &outcome.reason
+        // What a rollout decided has its cause from a host, which has told of it.
+        if let Some(reason) = outcome.reason.as_ref().filter(|_| !outcome.kind.is_rollout())
             && self.0.insert(outcome.host.clone(), reason.clone()).as_ref() != Some(reason)
         {
             lines.extend(words::details(outcome, reason));
@@ -45,8 +46,8 @@ impl Lines {
 }
 
 impl Narrator for Lines {
-    fn told(&mut self, outcome: &Outcome, _body: &[u8], _view: &RolloutView) -> Result<(), CliError> {
-        for line in self.reasons.text(outcome) {
+    fn told(&mut self, outcome: &Outcome, _body: &[u8], view: &RolloutView) -> Result<(), CliError> {
+        for line in self.reasons.text(outcome, view) {
             self.output.note(line);
         }
         Ok(())

@@ -1,18 +1,28 @@
 //! Outcomes in an operator's words: what, where, how long, why.
 
+use landfall_schema::ids::HostName;
 use landfall_schema::outcome::{Outcome, OutcomeKind, Reason};
+use landfall_schema::promotion::RolloutPlan;
+use landfall_schema::rollout::{RolloutPhase, RolloutState, RolloutWord};
 
 use crate::error::ExitCode;
 use crate::output::duration;
-use crate::rollout::RolloutView;
+use crate::plan::words::listed;
+use crate::rollout::{HostState, RolloutView};
 
-/// `host-a: pulled in 0.8 s: 2 images pulled`. `None` for what is only progress.
-pub fn line(outcome: &Outcome) -> Option<String> {
+/// `host-a: pulled in 0.8 s: 2 images pulled`; with several waves `[wave 2] host-b: …`. `None` for what is only progress.
+pub fn line(outcome: &Outcome, plan: &RolloutPlan) -> Option<String> {
     if outcome.kind == OutcomeKind::ImagePulling {
         return None;
     }
+    if let Some(state) = &outcome.rollout {
+        return Some(format!("rollout: {}", of_state(state, plan)));
+    }
     let phrase = phrase(outcome.kind);
-    let mut text = format!("{}: {phrase}", outcome.host);
+    let mut text = match plan.place_of(&outcome.host) {
+        Some((wave, _)) if plan.waves.len() > 1 => format!("[wave {}] {}: {phrase}", wave + 1, outcome.host),
+        _ => format!("{}: {phrase}", outcome.host),
+    };
     if let Some(milliseconds) = outcome.duration_ms {
         let word = if outcome.kind.is_failure() { "after" } else { "in" };
         text.push_str(&format!(" {word} {}", duration(milliseconds)));
@@ -22,6 +32,48 @@ pub fn line(outcome: &Outcome) -> Option<String> {
         text.push_str(&format!(": {message}"));
     }
     Some(text)
+}
+
+/// What the state of a rollout says, in one line.
+pub fn of_state(state: &RolloutState, plan: &RolloutPlan) -> String {
+    let because = state.cause.as_ref().map_or(String::new(), |cause| format!(": {}", cause.message));
+    let named = |hosts: &std::collections::BTreeMap<HostName, String>| {
+        hosts.iter().map(|(host, why)| format!("{host} ({why})")).collect::<Vec<_>>().join(", ")
+    };
+    let without = if state.not_reached.is_empty() {
+        String::new()
+    } else {
+        format!("; not reached: {}", named(&state.not_reached))
+    };
+    match state.phase {
+        RolloutPhase::Rolling => {
+            let (wave, of) = (state.wave as usize, plan.waves.len());
+            let hosts = plan.waves.get(wave).map_or(String::new(), |wave| {
+                let admitted = wave.hosts.len().min(state.admitted as usize);
+                listed(&wave.hosts[..admitted])
+            });
+            format!("wave {} of {of} is open for {hosts}{without}", wave + 1)
+        }
+        RolloutPhase::Holding => format!("nobody moves any further{because}"),
+        RolloutPhase::RollingBack { aborted: true } => format!("aborted, every host that had moved goes back{because}"),
+        RolloutPhase::RollingBack { aborted: false } => format!("every host that had moved goes back{because}"),
+        RolloutPhase::Ended { word } => {
+            let differing =
+                if state.differing.is_empty() { String::new() } else { format!("; {}", named(&state.differing)) };
+            format!("{}{because}{without}{differing}", of_word(word))
+        }
+    }
+}
+
+pub fn of_word(word: RolloutWord) -> &'static str {
+    match word {
+        RolloutWord::Succeeded => "succeeded",
+        RolloutWord::SucceededPartial => "succeeded in part",
+        RolloutWord::RolledBack => "rolled back",
+        RolloutWord::Held => "held",
+        RolloutWord::Mixed => "mixed",
+        RolloutWord::Aborted => "aborted",
+    }
 }
 
 /// The message; at the end of a deploy without the reason, which the failed step has told.
@@ -61,8 +113,11 @@ fn printable(line: &str) -> String {
 
 /// `shop v2 serves on 2 hosts`: the last line of a rollout.
 pub fn verdict(view: &RolloutView, code: ExitCode) -> String {
+    if let Some(text) = verdict_of_rollout(view, code) {
+        return text;
+    }
     let hosts = view.hosts.values().filter(|host| host.planned).count();
-    let on = if hosts == 1 { "1 host".to_owned() } else { format!("{hosts} hosts") };
+    let on = hosts_in_words(hosts);
     let what = format!("{} {}", view.promotion.app, view.promotion.release);
     let slowest = view.hosts.values().filter_map(|host| host.end()?.duration_ms).max();
     let after = slowest.map_or(String::new(), |milliseconds| format!(" after {}", duration(milliseconds)));
@@ -72,13 +127,65 @@ pub fn verdict(view: &RolloutView, code: ExitCode) -> String {
         ExitCode::Failed => format!("{what} failed on {on}; nothing that was running was touched"),
         ExitCode::Stuck => format!("{what} is stuck on {on}: people are needed"),
         ExitCode::Refused => format!("{what} was refused on {on}"),
+        ExitCode::NotReached if hosts == 0 => format!("{what} reached nobody: every host of the plan is away"),
         ExitCode::NotReached => format!("{what} did not reach {on}"),
+        ExitCode::Partial => format!("{what} serves on {on}{after}; not reached: {}", away(view).join(", ")),
         ExitCode::Superseded => format!("{what} was superseded on {on} by a newer promotion"),
         _ => format!(
             "{what} ended differently on {on}: the fleet is mixed. See `landfall status {} --env {}`",
             view.promotion.app, view.promotion.env
         ),
     }
+}
+
+/// The last line of a rollout whose hosts act together, once they have said their last word.
+fn verdict_of_rollout(view: &RolloutView, code: ExitCode) -> Option<String> {
+    let (word, state) = (view.word()?, view.rollout.as_ref()?);
+    let (app, env) = (&view.promotion.app, &view.promotion.env);
+    let what = format!("{app} {}", view.promotion.release);
+    let why = state.cause.as_ref().map_or(String::new(), |cause| format!(": {}", cause.message));
+    let ended = |kind| view.hosts.values().filter(|host| host.end().is_some_and(|end| end.kind == kind)).count();
+    let serving = hosts_in_words(ended(OutcomeKind::DeploySucceeded));
+    let slowest = view.hosts.values().filter_map(|host| host.end()?.duration_ms).max();
+    let after = slowest.map_or(String::new(), |milliseconds| format!(" after {}", duration(milliseconds)));
+    Some(match (word, code) {
+        (RolloutWord::Succeeded, _) => format!("{what} serves on {serving}{after}"),
+        (RolloutWord::SucceededPartial, _) => {
+            let missing: Vec<&str> = state.not_reached.keys().map(HostName::as_str).collect();
+            format!("{what} serves on {serving}{after}; not reached: {}", missing.join(", "))
+        }
+        (RolloutWord::RolledBack, ExitCode::Failed | ExitCode::Refused) => {
+            let verb = if code == ExitCode::Refused { "was refused" } else { "failed" };
+            format!("{what} {verb}, and nothing that was running was touched{why}")
+        }
+        (RolloutWord::RolledBack, _) => {
+            let back = hosts_in_words(ended(OutcomeKind::DeployRolledBack));
+            format!("{what} was rolled back on {back}{after}; the former release serves on all{why}")
+        }
+        (RolloutWord::Held, _) => format!(
+            "{what} is held: it serves on {serving}, and nobody moves any further{why}. Go back with `landfall rollback {app} --env {env}`, or promote again"
+        ),
+        (RolloutWord::Mixed, _) => {
+            let differing: Vec<String> = state.differing.iter().map(|(host, what)| format!("{host}: {what}")).collect();
+            format!(
+                "{what}: the fleet is mixed, people are needed ({}){why}. See `landfall status {app} --env {env}`",
+                differing.join("; ")
+            )
+        }
+        (RolloutWord::Aborted, ExitCode::Superseded) => format!("{what} was superseded{why}"),
+        (RolloutWord::Aborted, _) => {
+            format!("{what} was aborted; the former release serves on every host that had moved{why}")
+        }
+    })
+}
+
+fn hosts_in_words(count: usize) -> String {
+    if count == 1 { "1 host".to_owned() } else { format!("{count} hosts") }
+}
+
+fn away(view: &RolloutView) -> Vec<&str> {
+    let away = view.hosts.iter().filter(|(_, host)| matches!(host.state, HostState::Away));
+    away.map(|(name, _)| name.as_str()).collect()
 }
 
 pub fn phrase(kind: OutcomeKind) -> &'static str {
@@ -149,9 +256,9 @@ mod tests {
     #[test]
     fn a_step_in_one_line() {
         let pulled = golden(include_bytes!("../../../schema/golden/dev.landfall.image.pulled.v1.json"));
-        assert_eq!(line(&pulled).unwrap(), "host-a: pulled in 1.2 s: shop v2: image.pulled");
+        assert_eq!(line(&pulled, &RolloutPlan::default()).unwrap(), "host-a: pulled in 1.2 s: shop v2: image.pulled");
         let pulling = golden(include_bytes!("../../../schema/golden/dev.landfall.image.pulling.v1.json"));
-        assert_eq!(line(&pulling), None);
+        assert_eq!(line(&pulling, &RolloutPlan::default()), None);
     }
 
     #[test]

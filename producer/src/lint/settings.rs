@@ -2,6 +2,7 @@
 
 use landfall_schema::ids::AppName;
 use landfall_schema::stack::{EXTENSION, READY_INTERVAL_MIN_MS, ServiceSettings, StackSettings};
+use landfall_schema::wave_size::WaveSize;
 use serde::de::DeserializeOwned;
 
 use crate::lint::nearest::{did_you_mean, listed};
@@ -9,6 +10,7 @@ use crate::lint::problem::{Place, Problem, Severity};
 use crate::lint::shape::Shape;
 use crate::lint::sheets::Sheets;
 use crate::lint::yaml::{Entry, Node, Value};
+use crate::plan::waves;
 
 pub(super) fn check(sheets: &Sheets) -> Vec<Problem> {
     let mut problems = Vec::new();
@@ -72,8 +74,41 @@ impl Checker<'_> {
             self.error(app.at, "bad-name", error.to_string(), None);
         }
         self.at_least(settings, "smoke_deadline_ms", 1);
+        if let Some(rollout) = settings.get("rollout") {
+            self.rollout(rollout);
+        }
         for test in settings.get("smoke").map(Node::items).unwrap_or_default() {
             self.smoke_test(test);
+        }
+    }
+
+    fn rollout(&mut self, rollout: &Node) {
+        self.at_least(rollout, "deadline_ms", 1);
+        self.at_least(rollout, "max_parallel", 1);
+        let whole = |key: &str| match rollout.get(key)?.value {
+            Value::Int(value) => Some(value),
+            _ => None,
+        };
+        if let (Some(bake), Some(deadline), Some(node)) =
+            (whole("bake_ms"), whole("deadline_ms"), rollout.get("bake_ms"))
+            && bake >= deadline
+        {
+            let message = format!("a wave bakes for {bake} ms and has {deadline} ms in all, so it cannot end");
+            self.error(node.at, "out-of-range", message, Some("give it more time with deadline_ms".to_owned()));
+        }
+        let Some(waves) = rollout.get("waves").filter(|waves| !waves.items().is_empty()) else { return };
+        let mut sizes: Vec<WaveSize> = Vec::new();
+        for wave in waves.items() {
+            match serde_json::from_value(wave.to_json()) {
+                Ok(size) => sizes.push(size),
+                Err(error) => {
+                    let hint = Some("for example [1, \"25%\", \"100%\"]".to_owned());
+                    return self.error(wave.at, "bad-wave", error.to_string(), hint);
+                }
+            }
+        }
+        if let Err(error) = waves::check(&sizes) {
+            self.error(waves.at, "bad-wave", error.message, Some("for example [1, \"25%\", \"100%\"]".to_owned()));
         }
     }
 

@@ -38,6 +38,10 @@ pub struct Selection {
 pub enum SelectError {
     #[error("--image names the service {service}, which the compose files do not have")]
     UnknownService { service: ServiceName, known: Vec<String> },
+    #[error("--only names the service {service}, which the compose files do not have")]
+    UnknownOnly { service: ServiceName, known: Vec<String> },
+    #[error("--image names the service {service}, which --only leaves as it is")]
+    NotOnly { service: ServiceName },
     #[error("--image is given twice for {what}")]
     Twice { what: String },
     #[error("--image {image} does not say for which service")]
@@ -55,7 +59,10 @@ pub enum SelectError {
 impl From<SelectError> for CliError {
     fn from(error: SelectError) -> Self {
         let hint = match &error {
-            SelectError::UnknownService { known, .. } => format!("services are {}", known.join(", ")),
+            SelectError::UnknownService { known, .. } | SelectError::UnknownOnly { known, .. } => {
+                format!("services are {}", known.join(", "))
+            }
+            SelectError::NotOnly { service } => format!("add {service} to --only, or leave its image away"),
             SelectError::Twice { .. } => "one image a service".to_owned(),
             SelectError::WhichService { image, known } => {
                 let services = known.join(", ");
@@ -77,7 +84,11 @@ impl From<SelectError> for CliError {
         };
         let usage = matches!(
             error,
-            SelectError::UnknownService { .. } | SelectError::Twice { .. } | SelectError::WhichService { .. }
+            SelectError::UnknownService { .. }
+                | SelectError::UnknownOnly { .. }
+                | SelectError::NotOnly { .. }
+                | SelectError::Twice { .. }
+                | SelectError::WhichService { .. }
         );
         let shown = if usage {
             Self { exit: crate::error::ExitCode::Usage, ..Self::from_error(&error) }
@@ -97,15 +108,21 @@ pub fn parse_image_arg(text: &str) -> Result<ImageArg, String> {
     Ok(ImageArg { service, image: image.parse().map_err(|error| format!("{error}"))? })
 }
 
-/// Chooses an image for every service that the hosts will run.
+/// Chooses an image for every service that the hosts will run; of those in `only`, unless that is empty.
 pub fn select(
     stack: &Stack,
     args: &[ImageArg],
+    only: &BTreeSet<ServiceName>,
     lookup: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Selection, SelectError> {
-    let named = by_service(stack, args)?;
+    let known = || stack.services.keys().map(ToString::to_string).collect();
+    if let Some(service) = only.iter().find(|service| !stack.services.contains_key(*service)) {
+        return Err(SelectError::UnknownOnly { service: service.clone(), known: known() });
+    }
+    let changes = |name: &ServiceName| only.is_empty() || only.contains(name);
+    let named = by_service(stack, args, &changes)?;
     let mut selection = Selection { services: BTreeMap::new(), variables: BTreeMap::new() };
-    for (name, service) in &stack.services {
+    for (name, service) in stack.services.iter().filter(|(name, _)| changes(name)) {
         let template = service.image.as_ref().map(|(image, _)| image.as_str());
         let variable = template.and_then(sole_variable).map(str::to_owned);
         if let Some(image) = named.get(name) {
@@ -154,6 +171,7 @@ fn from_compose(
 fn by_service<'a>(
     stack: &Stack,
     args: &'a [ImageArg],
+    changes: &dyn Fn(&ServiceName) -> bool,
 ) -> Result<BTreeMap<ServiceName, &'a ImageReference>, SelectError> {
     let known = || stack.services.keys().map(ToString::to_string).collect::<Vec<_>>();
     let mut named = BTreeMap::new();
@@ -163,10 +181,13 @@ fn by_service<'a>(
     };
     for arg in args {
         match &arg.service {
+            Some(service) if stack.services.contains_key(service) && !changes(service) => {
+                return Err(SelectError::NotOnly { service: service.clone() });
+            }
             Some(service) if stack.services.contains_key(service) => insert(service, &arg.image)?,
             Some(service) => return Err(SelectError::UnknownService { service: service.clone(), known: known() }),
             None => {
-                let meant = meant_by_default(stack)
+                let meant = meant_by_default(stack, changes)
                     .ok_or_else(|| SelectError::WhichService { image: arg.image.to_string(), known: known() })?;
                 for service in meant {
                     insert(service, &arg.image)?;
@@ -178,15 +199,16 @@ fn by_service<'a>(
 }
 
 /// The services that an image without a service's name is for: the only one, or those whose image is open, if it is one image.
-fn meant_by_default(stack: &Stack) -> Option<Vec<&ServiceName>> {
-    if stack.services.len() == 1 {
-        return Some(stack.services.keys().collect());
+fn meant_by_default<'a>(stack: &'a Stack, changes: &dyn Fn(&ServiceName) -> bool) -> Option<Vec<&'a ServiceName>> {
+    let meant = || stack.services.iter().filter(|(name, _)| changes(name));
+    if meant().count() == 1 {
+        return Some(meant().map(|(name, _)| name).collect());
     }
     let is_open = |service: &Service| match &service.image {
         Some((image, _)) => has_variables(image),
         None => service.build.is_some(),
     };
-    let open: Vec<_> = stack.services.iter().filter(|(_, service)| is_open(service)).collect();
+    let open: Vec<_> = meant().filter(|(_, service)| is_open(service)).collect();
     let images: BTreeSet<Option<&str>> =
         open.iter().map(|(_, service)| service.image.as_ref().map(|(image, _)| image.as_str())).collect();
     let one = images.len() == 1 && (open.len() == 1 || !images.contains(&None));

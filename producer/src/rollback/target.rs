@@ -7,6 +7,7 @@ use landfall_schema::event::CloudEvent;
 use landfall_schema::ids::{AppName, Counter, EnvName, ReleaseName};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::promotion::{Intent, Promotion};
+use landfall_schema::rollout::RolloutWord;
 
 use crate::error::CliError;
 use crate::rollout::RolloutView;
@@ -49,14 +50,26 @@ impl Past {
         &self.promotion().release
     }
 
-    /// It served on a host at least, and failed on none.
+    /// It served on a host at least, and failed on none; of hosts that act together, their last word says it.
     pub fn worked(&self) -> bool {
+        if let Some(word) = self.view.word() {
+            return matches!(word, RolloutWord::Succeeded | RolloutWord::SucceededPartial) && self.serves_somewhere();
+        }
         let mut ends = self.view.hosts.values().filter_map(|host| host.end()).map(|outcome| outcome.kind).peekable();
         ends.peek().is_some() && ends.all(|kind| kind == OutcomeKind::DeploySucceeded)
     }
 
+    /// A host at least committed it.
+    pub fn serves_somewhere(&self) -> bool {
+        let mut ends = self.view.hosts.values().filter_map(|host| host.end());
+        self.promotion().intent != Intent::Remove && ends.any(|outcome| outcome.kind == OutcomeKind::DeploySucceeded)
+    }
+
     /// It left every host as it was: nothing of it serves anywhere.
     fn left_no_trace(&self) -> bool {
+        if self.view.is_undone() {
+            return true;
+        }
         let harmless = |kind| {
             matches!(
                 kind,

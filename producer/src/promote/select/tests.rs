@@ -9,7 +9,7 @@ fn check(compose: &str, images: &[&str], environment: &[(&str, &str)], expect: &
     let args: Vec<ImageArg> = images.iter().map(|text| parse_image_arg(text).unwrap()).collect();
     let lookup =
         |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-    let shown = match select(&stack, &args, &lookup) {
+    let shown = match select(&stack, &args, &BTreeSet::new(), &lookup) {
         Ok(selection) => {
             let line = |(name, found): (&ServiceName, &Selected)| {
                 let variable = found.variable.as_ref().map_or(String::new(), |variable| format!(" <- {variable}"));

@@ -1,0 +1,79 @@
+//! The rollout's state as it stands in the bucket, believed by the roster of the plan and by nothing else.
+
+use std::collections::BTreeMap;
+
+use landfall_bus::Bus;
+use landfall_schema::event::{CloudEvent, TYPE_ROLLOUT_STATE};
+use landfall_schema::ids::{Digest, EventId};
+use landfall_schema::layout::ROLLOUT;
+use landfall_schema::promotion::{Promotion, RolloutPlan};
+use landfall_schema::rollout::RolloutState;
+use landfall_schema::roster::Roster;
+use landfall_schema::signature::{DsseEnvelope, PublicKey};
+use landfall_schema::subject;
+
+use crate::error::CliError;
+use crate::plan::HostKeys;
+
+/// Reads the state; `None` before anybody decided anything.
+///
+/// # Errors
+/// When the bus does not answer, or what is there was not signed by a host that decides.
+pub async fn read(
+    bus: &Bus,
+    id: EventId,
+    promotion: &Promotion,
+    keys: &HostKeys,
+) -> Result<Option<RolloutState>, CliError> {
+    let key = subject::rollout_key(&promotion.env, &promotion.app, promotion.counter);
+    let Some(entry) = bus.entry(ROLLOUT, &key).await? else { return Ok(None) };
+    let state = believe(&entry.body, keys, &promotion.plan).map_err(|why| {
+        CliError::new(format!("the state {key} of the rollout is not believed: {why}"))
+            .hint("somebody wrote it who is no host of the plan; look at the permissions of the bucket")
+    })?;
+    Ok(Some(state).filter(|state| state.promotion == id))
+}
+
+/// # Errors
+/// One line that says why not.
+pub fn believe(body: &[u8], keys: &HostKeys, plan: &RolloutPlan) -> Result<RolloutState, String> {
+    let envelope: DsseEnvelope = serde_json::from_slice(body).map_err(|error| format!("it is no envelope: {error}"))?;
+    let trusted: Vec<PublicKey> = plan.hosts().filter_map(|host| keys.of(host).cloned()).collect();
+    let (bytes, signer) = envelope.open(&trusted).map_err(|error| error.to_string())?;
+    let event: CloudEvent<RolloutState> =
+        CloudEvent::decode(&bytes, TYPE_ROLLOUT_STATE).map_err(|error| error.to_string())?;
+    let state = event.data;
+    if keys.of(&state.decided_by) != Some(&signer) {
+        return Err(format!("{signer} signed it, which is not the key of {}", state.decided_by));
+    }
+    Ok(state)
+}
+
+/// The keys of plans that were read from the bus, each roster fetched once.
+#[derive(Debug)]
+pub struct Rosters {
+    bus: Bus,
+    known: BTreeMap<Digest, HostKeys>,
+}
+
+impl Rosters {
+    pub fn new(bus: &Bus) -> Self {
+        Self { bus: bus.clone(), known: BTreeMap::new() }
+    }
+
+    /// The keys of the plan's hosts; `None` for hosts that do not act together.
+    ///
+    /// # Errors
+    /// When the roster is not in the store, or is not the one that the promotion names.
+    pub async fn of(&mut self, plan: &RolloutPlan) -> Result<Option<HostKeys>, CliError> {
+        let Some(reference) = &plan.roster else { return Ok(None) };
+        if let Some(keys) = self.known.get(&reference.digest) {
+            return Ok(Some(keys.clone()));
+        }
+        let bytes = self.bus.get_bundle(reference).await?;
+        let roster = Roster::decode(&bytes, reference).map_err(|error| CliError::from_error(&error))?;
+        let keys = HostKeys::of_roster(roster);
+        self.known.insert(reference.digest.clone(), keys.clone());
+        Ok(Some(keys))
+    }
+}
