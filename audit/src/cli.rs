@@ -71,7 +71,7 @@ pub struct RunArgs {
 
     /// A public key whose signatures are trusted; repeatable. Without any, nothing is verified
     ///
-    /// KEY for everything, promote=KEY for promotions, host=KEY for outcomes of any host, host:NAME=KEY for those of one.
+    /// KEY for everything, promote=KEY for promotions, admin=KEY for what administrators say, host=KEY for outcomes of any host, host:NAME=KEY for those of one.
     #[arg(long, value_name = "KEY", env = "LANDFALL_AUDIT_TRUST", value_delimiter = ',')]
     pub trust: Vec<String>,
 

@@ -245,6 +245,12 @@ fn narrate(record: &Record) {
                 "{}", outcome.kind.verb()
             );
         }
+        Record::Word(stored) => {
+            let word = &stored.event.data;
+            let app = word.app.as_ref().map(ToString::to_string).unwrap_or_default();
+            let author = word.author.as_deref().unwrap_or_default();
+            tracing::info!(env = %word.env, app, author, verdict = %stored.judgement.verdict, "{}", stored.event.kind);
+        }
         Record::Rejected(rejected) => tracing::warn!(
             stream = rejected.source.stream(), sequence = rejected.message.sequence, subject = ?rejected.message.subject,
             reason = rejected.reason.as_str(), detail = ?rejected.detail,

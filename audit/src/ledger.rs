@@ -225,7 +225,7 @@ impl Ledger {
     pub async fn counts(&self) -> Result<Counts, LedgerError> {
         let what = "count";
         let sql = "SELECT (SELECT count(*) FROM releases) AS releases, (SELECT count(*) FROM outcomes) AS outcomes, \
-                   (SELECT count(*) FROM rejected) AS rejected";
+                   (SELECT count(*) FROM words) AS words, (SELECT count(*) FROM rejected) AS rejected";
         within(what, READ_TIMEOUT, async {
             on_pool!(self, pool => sqlx::query_as(sql).fetch_one(pool).await.map_err(failed(what)))
         })
@@ -303,6 +303,7 @@ pub struct Which<'a> {
 pub struct Counts {
     pub releases: i64,
     pub outcomes: i64,
+    pub words: i64,
     pub rejected: i64,
 }
 

@@ -3,14 +3,18 @@
 use landfall_bus::Delivered;
 use landfall_schema::Timestamp;
 use landfall_schema::event::{CloudEvent, EventError, TYPE_PROMOTED};
-use landfall_schema::ids::Digest;
+use landfall_schema::ids::{AppName, Digest, EnvName};
 use landfall_schema::layout::{OUTCOMES, RELEASES};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::promotion::{Intent, Promotion};
 use landfall_schema::signature::{DsseEnvelope, decode_header};
 use landfall_schema::subject;
+use serde::Deserialize;
 
 use crate::trust::{Judgement, Trust};
+
+/// What the types of people's words begin with.
+const WORDS: [&str; 2] = ["dev.landfall.release.", "dev.landfall.environment."];
 
 /// A stream that the ledger keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,7 +38,16 @@ impl Source {
 pub enum Record {
     Release(Box<Stored<Promotion>>),
     Outcome(Box<Stored<Outcome>>),
+    Word(Box<Stored<Word>>),
     Rejected(Rejected),
+}
+
+/// What people said about a release or an environment, as far as the ledger looks into it; the envelope has all of it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Word {
+    pub env: EnvName,
+    pub app: Option<AppName>,
+    pub author: Option<String>,
 }
 
 /// An event, the message that brought it, and what its signature is worth.
@@ -88,7 +101,8 @@ impl RejectedFor {
 impl Record {
     pub fn read(source: Source, message: Delivered, trust: &Trust) -> Self {
         let read = match source {
-            Source::Releases => read_release(&message, trust),
+            Source::Releases if is_promotion(&message) => read_release(&message, trust),
+            Source::Releases => read_word(&message, trust),
             Source::Outcomes => read_outcome(&message, trust),
         };
         match read {
@@ -101,6 +115,7 @@ impl Record {
         match self {
             Self::Release(stored) => &stored.message,
             Self::Outcome(stored) => &stored.message,
+            Self::Word(stored) => &stored.message,
             Self::Rejected(rejected) => &rejected.message,
         }
     }
@@ -138,6 +153,28 @@ fn read_release(message: &Delivered, trust: &Trust) -> Result<Record, (RejectedF
     }
     let judgement = trust.of_promotion(&message.body, message.signature.as_deref());
     Ok(Record::Release(Box::new(Stored { event, message: message.clone(), judgement })))
+}
+
+fn is_promotion(message: &Delivered) -> bool {
+    message.subject.ends_with(".promoted")
+}
+
+/// Everything else on the stream is for people, and of types that later versions add to.
+fn read_word(message: &Delivered, trust: &Trust) -> Result<Record, (RejectedFor, String)> {
+    let known = |kind: &str| WORDS.iter().any(|prefix| kind.starts_with(prefix));
+    let expected = "dev.landfall.release.<verb>.v1 or dev.landfall.environment.<noun>.v1";
+    let event = CloudEvent::<Word>::decode_where(&message.body, expected, known).map_err(unreadable)?;
+    let Word { env, app, .. } = &event.data;
+    let said_where = match app {
+        Some(app) if message.subject.contains(".release.") => format!("landfall.{env}.release.{app}."),
+        _ => format!("landfall.{env}.environment."),
+    };
+    if !message.subject.starts_with(&said_where) {
+        let detail = format!("the event belongs below {said_where}, it came on {}", message.subject);
+        return Err((RejectedFor::SubjectMismatch, detail));
+    }
+    let judgement = trust.of_word(&message.body, message.signature.as_deref());
+    Ok(Record::Word(Box::new(Stored { event, message: message.clone(), judgement })))
 }
 
 fn read_outcome(message: &Delivered, trust: &Trust) -> Result<Record, (RejectedFor, String)> {

@@ -179,7 +179,11 @@ impl Reader<'_> {
         match text.trim().parse() {
             Ok(key) => Some(key),
             Err(error) => {
-                self.reject("--trust", error, "give a public key (U…), promote=KEY, host=KEY or host:NAME=KEY");
+                self.reject(
+                    "--trust",
+                    error,
+                    "give a public key (U…), promote=KEY, admin=KEY, host=KEY or host:NAME=KEY",
+                );
                 None
             }
         }

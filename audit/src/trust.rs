@@ -11,7 +11,7 @@ use thiserror::Error;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trust(pub Vec<TrustedKey>);
 
-/// `KEY`, `promote=KEY`, `host=KEY` or `host:NAME=KEY`.
+/// `KEY`, `promote=KEY`, `admin=KEY`, `host=KEY` or `host:NAME=KEY`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrustedKey {
     pub role: Role,
@@ -22,13 +22,14 @@ pub struct TrustedKey {
 pub enum Role {
     Any,
     Promote,
+    Admin,
     AnyHost,
     Host(HostName),
 }
 
 #[derive(Debug, Error)]
 pub enum TrustError {
-    #[error("{role:?} is no role; there are promote, host and host:NAME")]
+    #[error("{role:?} is no role; there are promote, admin, host and host:NAME")]
     Role { role: String },
     #[error("{0}")]
     Host(#[from] IdError),
@@ -43,6 +44,7 @@ impl FromStr for TrustedKey {
         let (role, key) = match text.split_once('=') {
             None => (Role::Any, text),
             Some(("promote", key)) => (Role::Promote, key),
+            Some(("admin", key)) => (Role::Admin, key),
             Some(("host", key)) => (Role::AnyHost, key),
             Some((role, key)) => match role.strip_prefix("host:") {
                 Some(host) => (Role::Host(host.parse()?), key),
@@ -102,11 +104,16 @@ impl Trust {
         self.judge(body, header, |role| matches!(role, Role::Any | Role::Promote))
     }
 
+    /// Of what people say beside promotions: approvals, halts, freezes, policies.
+    pub fn of_word(&self, body: &[u8], header: Option<&str>) -> Judgement {
+        self.judge(body, header, |role| matches!(role, Role::Any | Role::Promote | Role::Admin))
+    }
+
     pub fn of_outcome(&self, host: &HostName, body: &[u8], header: Option<&str>) -> Judgement {
         self.judge(body, header, |role| match role {
             Role::Any | Role::AnyHost => true,
             Role::Host(name) => name == host,
-            Role::Promote => false,
+            Role::Promote | Role::Admin => false,
         })
     }
 

@@ -9,14 +9,16 @@ use landfall_audit::record::{Record, Source};
 use landfall_audit::trust::Trust;
 use landfall_bus::Delivered;
 use landfall_schema::Timestamp;
-use landfall_schema::event::{CloudEvent, TYPE_PROMOTED};
+use landfall_schema::event::{CloudEvent, TYPE_HALTED, TYPE_PROMOTED};
+use landfall_schema::halt::Halt;
 use landfall_schema::outcome::Outcome;
 use landfall_schema::promotion::Promotion;
-use landfall_schema::signature::{DsseEnvelope, SigningKey, verify};
+use landfall_schema::signature::{DsseEnvelope, SigningKey, encode_header, verify};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
 const PROMOTED: &[u8] = include_bytes!("../../schema/golden/dev.landfall.release.promoted.v1.json");
 const SUCCEEDED: &[u8] = include_bytes!("../../schema/golden/dev.landfall.deploy.succeeded.v1.json");
+const HALTED: &[u8] = include_bytes!("../../schema/golden/dev.landfall.release.halted.v1.json");
 const CREATED_MS: i64 = 1_790_000_000_000;
 const ALL: Which<'static> = Which { env: None, app: None, limit: 10 };
 
@@ -67,6 +69,7 @@ async fn check(url: &str) {
     every_event_once(&ledger).await;
     nothing_is_lost(&ledger).await;
     positions(&ledger).await;
+    what_people_said(&ledger).await;
     let counts = ledger.counts().await.unwrap();
     ledger.close().await;
 
@@ -91,7 +94,7 @@ async fn every_event_once(ledger: &Ledger) {
     let outcome = message(1, &outcome_subject(), SUCCEEDED, None);
     assert_eq!(keep(ledger, Source::Outcomes, std::slice::from_ref(&outcome), &trust).await, 1);
     assert_eq!(keep(ledger, Source::Outcomes, &[outcome], &trust).await, 0);
-    assert_eq!(ledger.counts().await.unwrap(), Counts { releases: 1, outcomes: 1, rejected: 0 });
+    assert_eq!(ledger.counts().await.unwrap(), Counts { releases: 1, outcomes: 1, words: 0, rejected: 0 });
 
     let data = promotion().data;
     let elsewhere = "elsewhere".parse().unwrap();
@@ -149,6 +152,23 @@ async fn nothing_is_lost(ledger: &Ledger) {
     nul.data.message = "\0binary".to_owned();
     let nul = message(2, &outcome_subject(), &nul.encode().unwrap(), None);
     assert_eq!(keep(ledger, Source::Outcomes, &[nul], &trust).await, 1);
+}
+
+/// The same words with one signature more are said anew, and both are kept.
+async fn what_people_said(ledger: &Ledger) {
+    let before = ledger.counts().await.unwrap();
+    let (ann, ben) = (SigningKey::generate(), SigningKey::generate());
+    let trust = Trust(vec![format!("admin={}", ann.public()).parse().unwrap()]);
+    let event: CloudEvent<Halt> = CloudEvent::decode(HALTED, TYPE_HALTED).unwrap();
+    let subject = landfall_schema::subject::halted(&event.data.env, &event.data.app).to_string();
+    let once = message(3, &subject, HALTED, Some(ann.header(HALTED).unwrap()));
+    let both = encode_header(&[ann.sign(HALTED).unwrap(), ben.sign(HALTED).unwrap()]);
+    let twice = message(4, &subject, HALTED, Some(both));
+    assert_eq!(keep(ledger, Source::Releases, &[once.clone(), twice, once], &trust).await, 2);
+    let elsewhere = message(5, "landfall.other.release.shop.halted", HALTED, None);
+    keep(ledger, Source::Releases, &[elsewhere], &trust).await;
+    let after = ledger.counts().await.unwrap();
+    assert_eq!((after.words, after.rejected), (before.words + 2, before.rejected + 1));
 }
 
 async fn positions(ledger: &Ledger) {

@@ -5,7 +5,7 @@ use landfall_schema::outcome::Outcome;
 use landfall_schema::promotion::{Intent, Promotion};
 use serde::Serialize;
 
-use crate::record::{Record, Rejected, RejectedFor, Source, Stored, digest_of, milliseconds};
+use crate::record::{Record, Rejected, RejectedFor, Source, Stored, Word, digest_of, milliseconds};
 
 /// One SQL statement with its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,10 @@ const INSERT_OUTCOME: &str = "INSERT INTO outcomes (event_id, promotion_id, env,
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23) \
      ON CONFLICT (event_id) DO NOTHING";
 
+const INSERT_WORD: &str = "INSERT INTO words (event_id, kind, env, app, author, occurred_at_ms, published_at_ms, stored_at_ms, \
+     stream_sequence, subject, envelope, body_sha256, verdict, signer, traceparent) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT DO NOTHING";
+
 const INSERT_REJECTED: &str = "INSERT INTO rejected (stream, stream_sequence, published_at_ms, stored_at_ms, subject, reason, \
      detail, body, body_sha256, signature) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING";
 
@@ -68,6 +72,10 @@ pub(super) fn insertion(record: &Record, stored_at: Timestamp) -> Insertion {
         Record::Outcome(stored) => Insertion {
             insert: Statement { sql: INSERT_OUTCOME, values: outcome_values(stored, stored_at) },
             otherwise: Some(reused(REJECT_UNLESS_OUTCOME, Source::Outcomes, stored, stored_at)),
+        },
+        Record::Word(stored) => Insertion {
+            insert: Statement { sql: INSERT_WORD, values: word_values(stored, stored_at) },
+            otherwise: None,
         },
         Record::Rejected(rejected) => Insertion {
             insert: Statement { sql: INSERT_REJECTED, values: rejected_values(rejected, stored_at) },
@@ -128,7 +136,20 @@ fn outcome_values(stored: &Stored<Outcome>, stored_at: Timestamp) -> Vec<Value> 
     values
 }
 
-/// The columns that both tables end with.
+fn word_values(stored: &Stored<Word>, stored_at: Timestamp) -> Vec<Value> {
+    let word = &stored.event.data;
+    let mut values = vec![
+        text(stored.event.id),
+        text(&stored.event.kind),
+        text(&word.env),
+        Value::Text(word.app.as_ref().map(ToString::to_string)),
+        Value::Text(word.author.as_deref().map(storable)),
+    ];
+    values.extend(message_values(stored, stored_at));
+    values
+}
+
+/// The columns that all tables of events end with.
 fn message_values<T>(stored: &Stored<T>, stored_at: Timestamp) -> Vec<Value> {
     let message = &stored.message;
     vec![
