@@ -95,6 +95,7 @@ fn promotion(env: &str, app: &str, counter: u64) -> CloudEvent<Promotion> {
         only: Default::default(),
         preview: None,
         schema: None,
+        evidence: None,
         author: "test".to_owned(),
         link: None,
         expires_at: Timestamp::UNIX_EPOCH,

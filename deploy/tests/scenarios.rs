@@ -265,6 +265,7 @@ fn order(setting: &Setting) -> Order {
             only: Default::default(),
             preview: None,
             schema: None,
+            evidence: None,
             author: "ci".to_owned(),
             link: None,
             expires_at: Timestamp::MAX,

@@ -50,6 +50,7 @@ pub(crate) fn promotion(counter: u64) -> Promotion {
         only: Default::default(),
         preview: None,
         schema: None,
+        evidence: None,
         author: "ci".to_owned(),
         link: None,
         expires_at: "2999-01-01T00:00:00Z".parse().unwrap(),

@@ -47,6 +47,7 @@ pub(crate) fn promoted(second: i64, counter: u64, hosts: &[&str]) -> Read<Promot
         only: Default::default(),
         preview: None,
         schema: None,
+        evidence: None,
         author: "ci".to_owned(),
         link: None,
         expires_at: at(3_600),

@@ -110,6 +110,7 @@ pub async fn run(args: PromoteArgs, cli: &Session) -> Result<ExitCode, CliError>
         only,
         preview,
         schema: None,
+        evidence: None,
     });
     if args.dry_run {
         show(&event, &planned, cli)?;

@@ -16,6 +16,11 @@ pub const TYPE_PRESENCE: &str = "dev.landfall.presence.v1";
 pub const TYPE_HALTED: &str = "dev.landfall.release.halted.v1";
 pub const TYPE_ROLLOUT_STATE: &str = "dev.landfall.rollout.state.v1";
 pub const TYPE_MIGRATION_LEASE: &str = "dev.landfall.migration.lease.v1";
+pub const TYPE_ENVIRONMENT_POLICY: &str = "dev.landfall.environment.policy.v1";
+pub const TYPE_ENVIRONMENT_FROZEN: &str = "dev.landfall.environment.frozen.v1";
+pub const TYPE_APPROVED: &str = "dev.landfall.release.approved.v1";
+pub const TYPE_CONDEMNED: &str = "dev.landfall.release.condemned.v1";
+pub const TYPE_ABSOLVED: &str = "dev.landfall.release.absolved.v1";
 pub const TYPE_DEAD_LETTER: &str = "dev.landfall.deadletter.v1";
 // Outcomes: `dev.landfall.<noun>.<verb>.v1`, see `OutcomeKind::event_type`.
 

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 use crate::bundle::Bundle;
 use crate::dead_letter::DeadLetter;
 use crate::event::{
-    CloudEvent, SPEC_VERSION, TYPE_DEAD_LETTER, TYPE_HALTED, TYPE_MIGRATION_LEASE, TYPE_PRESENCE, TYPE_PROMOTED,
-    TYPE_ROLLOUT_STATE,
+    CloudEvent, SPEC_VERSION, TYPE_ABSOLVED, TYPE_APPROVED, TYPE_CONDEMNED, TYPE_DEAD_LETTER, TYPE_ENVIRONMENT_FROZEN,
+    TYPE_ENVIRONMENT_POLICY, TYPE_HALTED, TYPE_MIGRATION_LEASE, TYPE_PRESENCE, TYPE_PROMOTED, TYPE_ROLLOUT_STATE,
 };
+use crate::gates::{Absolutions, Approval, CondemnedList, EnvironmentPolicy, Freezes};
 use crate::halt::Halt;
 use crate::lease::MigrationLease;
 use crate::outcome::{Outcome, OutcomeKind};
@@ -47,6 +48,27 @@ pub fn files() -> Vec<SchemaFile> {
             "migration.lease.v1.json",
             "Who migrates a database, and what became of it",
             &[TYPE_MIGRATION_LEASE.to_owned()],
+        ),
+        event::<EnvironmentPolicy>(
+            "environment.policy.v1.json",
+            "What a promotion to an environment must have",
+            &[TYPE_ENVIRONMENT_POLICY.to_owned()],
+        ),
+        event::<Freezes>(
+            "environment.frozen.v1.json",
+            "The freezes of an environment",
+            &[TYPE_ENVIRONMENT_FROZEN.to_owned()],
+        ),
+        event::<Approval>(
+            "release.approved.v1.json",
+            "An approval or a rejection of a promotion",
+            &[TYPE_APPROVED.to_owned()],
+        ),
+        event::<CondemnedList>("release.condemned.v1.json", "Releases that did not work", &[TYPE_CONDEMNED.to_owned()]),
+        event::<Absolutions>(
+            "release.absolved.v1.json",
+            "Condemned releases that may be promoted again",
+            &[TYPE_ABSOLVED.to_owned()],
         ),
         event::<DeadLetter>(
             "deadletter.v1.json",

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::gates::Evidence;
 use crate::ids::{AppName, Counter, Digest, EnvName, HostName, ReleaseName, ServiceName};
 
 /// The data of `dev.landfall.release.promoted.v1`.
@@ -33,6 +34,9 @@ pub struct Promotion {
     /// What the release says of the schema that its migrations make.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<SchemaPromise>,
+    /// That the same release works in another environment, for one whose policy requires it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
     /// Who promoted: a person or a CI job, for people to read.
     pub author: String,
     /// Where to look it up: a pipeline or commit URL.

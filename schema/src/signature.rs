@@ -208,9 +208,44 @@ pub fn verify(payload: &[u8], header: Option<&str>, trusted: &[PublicKey]) -> Re
     })
 }
 
+/// Every one of these keys that signed exactly these bytes, each once; none of them is no error.
+///
+/// # Errors
+/// As [`verify`], but for [`SignatureError::Untrusted`].
+pub fn signers(payload: &[u8], header: Option<&str>, known: &[PublicKey]) -> Result<Vec<PublicKey>, SignatureError> {
+    let mut found = Vec::new();
+    for key in known {
+        match verify(payload, header, std::slice::from_ref(key)) {
+            Ok(signer) if !found.contains(&signer) => found.push(signer),
+            Ok(_) | Err(SignatureError::Untrusted { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// The keys that the header names and that are keys at all. Nothing is verified by this.
+pub fn named_keys(header: Option<&str>) -> Vec<PublicKey> {
+    let signatures = decode_header(header).unwrap_or_default();
+    signatures.into_iter().filter_map(|signature| PublicKey::new(signature.keyid).ok()).collect()
+}
+
 impl DsseEnvelope {
     pub fn new(payload: &[u8], signatures: Vec<Signature>) -> Self {
         Self { payload_type: PAYLOAD_TYPE.to_owned(), payload: BASE64.encode(payload), signatures }
+    }
+
+    /// An event as it was published: its body and signature header.
+    ///
+    /// # Errors
+    /// As [`decode_header`].
+    pub fn published(body: &[u8], header: Option<&str>) -> Result<Self, SignatureError> {
+        Ok(Self::new(body, decode_header(header)?))
+    }
+
+    /// The signatures as a header holds them.
+    pub fn header(&self) -> String {
+        encode_header(&self.signatures)
     }
 
     /// The payload's bytes and the trusted key that signed exactly them.

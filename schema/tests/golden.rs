@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 
 use landfall_schema::dead_letter::DeadLetter;
 use landfall_schema::event::{
-    CloudEvent, TYPE_DEAD_LETTER, TYPE_HALTED, TYPE_MIGRATION_LEASE, TYPE_PRESENCE, TYPE_PROMOTED, TYPE_ROLLOUT_STATE,
+    CloudEvent, TYPE_ABSOLVED, TYPE_APPROVED, TYPE_CONDEMNED, TYPE_DEAD_LETTER, TYPE_ENVIRONMENT_FROZEN,
+    TYPE_ENVIRONMENT_POLICY, TYPE_HALTED, TYPE_MIGRATION_LEASE, TYPE_PRESENCE, TYPE_PROMOTED, TYPE_ROLLOUT_STATE,
 };
+use landfall_schema::gates::{Absolutions, Approval, CondemnedList, EnvironmentPolicy, Freezes};
 use landfall_schema::halt::Halt;
 use landfall_schema::json_schema;
 use landfall_schema::lease::MigrationLease;
@@ -107,6 +109,15 @@ fn lease() {
 }
 
 #[test]
+fn gates() {
+    check::<EnvironmentPolicy>(&samples::environment_policy(), "environment.policy.v1.json");
+    check::<Freezes>(&samples::freezes(), "environment.frozen.v1.json");
+    check::<Approval>(&samples::approval(), "release.approved.v1.json");
+    check::<CondemnedList>(&samples::condemned(), "release.condemned.v1.json");
+    check::<Absolutions>(&samples::absolutions(), "release.absolved.v1.json");
+}
+
+#[test]
 fn dead_letter() {
     check::<DeadLetter>(&samples::dead_letter(), "deadletter.v1.json");
 }
@@ -121,6 +132,10 @@ fn every_outcome() {
 #[test]
 fn every_golden_file_belongs_to_an_event_type() {
     let mut expected: BTreeSet<String> = OutcomeKind::ALL.iter().map(|kind| kind.event_type()).collect();
+    expected.extend(
+        [TYPE_ENVIRONMENT_POLICY, TYPE_ENVIRONMENT_FROZEN, TYPE_APPROVED, TYPE_CONDEMNED, TYPE_ABSOLVED]
+            .map(str::to_owned),
+    );
     expected.extend(
         [TYPE_PROMOTED, TYPE_HALTED, TYPE_ROLLOUT_STATE, TYPE_MIGRATION_LEASE, TYPE_PRESENCE, TYPE_DEAD_LETTER]
             .map(str::to_owned),

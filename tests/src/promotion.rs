@@ -60,6 +60,7 @@ impl Draft {
             only: Default::default(),
             preview: None,
             schema: None,
+            evidence: None,
             author: "tests".to_owned(),
             link: None,
             expires_at: now + VALID_FOR,

@@ -139,6 +139,7 @@ impl App {
             only: Default::default(),
             preview: None,
             schema: None,
+            evidence: None,
             author: "test".to_owned(),
             link: None,
             expires_at: Timestamp::MAX,

@@ -28,6 +28,7 @@ fn view(hosts: &[&str]) -> RolloutView {
         only: Default::default(),
         preview: None,
         schema: None,
+        evidence: None,
         author: "test".to_owned(),
         link: None,
         expires_at: Timestamp::UNIX_EPOCH,

@@ -5,7 +5,12 @@ use std::collections::BTreeMap;
 use landfall_schema::Timestamp;
 use landfall_schema::dead_letter::DeadLetter;
 use landfall_schema::event::{
-    CloudEvent, TYPE_DEAD_LETTER, TYPE_HALTED, TYPE_MIGRATION_LEASE, TYPE_PRESENCE, TYPE_PROMOTED, TYPE_ROLLOUT_STATE,
+    CloudEvent, TYPE_ABSOLVED, TYPE_APPROVED, TYPE_CONDEMNED, TYPE_DEAD_LETTER, TYPE_ENVIRONMENT_FROZEN,
+    TYPE_ENVIRONMENT_POLICY, TYPE_HALTED, TYPE_MIGRATION_LEASE, TYPE_PRESENCE, TYPE_PROMOTED, TYPE_ROLLOUT_STATE,
+};
+use landfall_schema::gates::{
+    Absolution, Absolutions, Approval, ApprovalRule, ApprovalVerdict, Approver, Condemned, CondemnedList,
+    EnvironmentPolicy, Evidence, Freeze, FreezeWindow, Freezes, Requirement,
 };
 use landfall_schema::halt::{Halt, HaltCommand};
 use landfall_schema::ids::{AppName, Counter, Digest, EnvName, EventId, HostName, ReleaseName, ServiceName};
@@ -16,6 +21,7 @@ use landfall_schema::promotion::{
     BundleRef, Intent, Offline, OnFailure, PinnedImage, Preview, Promotion, RolloutPlan, SchemaPromise, Wave,
 };
 use landfall_schema::rollout::{RolloutPhase, RolloutState, RolloutWord};
+use landfall_schema::signature::{DsseEnvelope, PublicKey, Signature};
 
 fn env() -> EnvName {
     "staging".parse().unwrap()
@@ -82,11 +88,98 @@ pub(super) fn promotion() -> CloudEvent<Promotion> {
         only: [service("app")].into(),
         preview: Some(Preview { of: app(), name: "pr-123".parse().unwrap(), expires_at: time("2026-11-24T10:00:00Z") }),
         schema: Some(SchemaPromise { compatible_with: ">= 1.4".to_owned() }),
+        evidence: Some(Evidence {
+            promotion: envelope(b"the promotion to dev"),
+            outcomes: vec![envelope(b"deploy.succeeded"), envelope(b"smoke.passed")],
+        }),
         author: "ci".to_owned(),
         link: Some("https://ci.example.org/pipelines/7".to_owned()),
         expires_at: time("2026-11-21T10:00:00Z"),
     };
     event(1, "/landfall/producer/ci", TYPE_PROMOTED, data)
+}
+
+/// Its signature is none.
+fn envelope(payload: &[u8]) -> DsseEnvelope {
+    DsseEnvelope::new(payload, vec![Signature { keyid: "USIGNER".to_owned(), sig: "c2lnbmF0dXJl".to_owned() }])
+}
+
+/// Always the same key for the same number.
+fn key(number: u8) -> PublicKey {
+    let pair = nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::User, [number; 32]).unwrap();
+    PublicKey::new(pair.public_key()).unwrap()
+}
+
+pub(super) fn environment_policy() -> CloudEvent<EnvironmentPolicy> {
+    let data = EnvironmentPolicy {
+        env: env(),
+        requires: Some(Requirement {
+            env: "dev".parse().unwrap(),
+            host_keys: BTreeMap::from([(host("dev-a"), key(0))]),
+            promoters: vec![key(1)],
+        }),
+        approvals: Some(ApprovalRule { need: 1, of: vec![Approver { name: "ann".to_owned(), key: key(0) }] }),
+        freeze_windows: vec![FreezeWindow {
+            cron: "0 16 * * FRI".to_owned(),
+            duration_ms: 230_400_000,
+            time_zone: "Europe/Berlin".to_owned(),
+            reason: "nobody is here at the weekend".to_owned(),
+        }],
+        author: "ann".to_owned(),
+    };
+    event(6, "/landfall/producer/ann", TYPE_ENVIRONMENT_POLICY, data)
+}
+
+pub(super) fn freezes() -> CloudEvent<Freezes> {
+    let freeze = Freeze {
+        app: Some(app()),
+        reason: "the sale".to_owned(),
+        until: time("2026-11-30T08:00:00Z"),
+        author: "ann".to_owned(),
+        since: time("2026-11-21T09:00:00Z"),
+    };
+    let all = Freeze { app: None, ..freeze.clone() };
+    event(7, "/landfall/producer/ann", TYPE_ENVIRONMENT_FROZEN, Freezes { env: env(), freezes: vec![freeze, all] })
+}
+
+pub(super) fn approval() -> CloudEvent<Approval> {
+    let data = Approval {
+        env: env(),
+        app: app(),
+        counter: Counter(2),
+        release: release("v2"),
+        promotion: id(1),
+        digest: Digest::of(b"the promotion"),
+        verdict: ApprovalVerdict::Rejected,
+        note: "the changelog is missing".to_owned(),
+    };
+    event(8, "/landfall/producer/ann", TYPE_APPROVED, data)
+}
+
+pub(super) fn condemned() -> CloudEvent<CondemnedList> {
+    let entry = Condemned {
+        fingerprint: Digest::of(b"what it runs"),
+        counter: Counter(2),
+        release: release("v2"),
+        cause: Reason::new(ReasonCode::SmokeFailed, "GET /api/plans answered 500"),
+        host: host("host-a"),
+        at: time("2026-11-21T09:05:00Z"),
+    };
+    let data = CondemnedList { env: env(), app: app(), condemned: vec![entry] };
+    event(9, "/landfall/host/host-a", TYPE_CONDEMNED, data)
+}
+
+pub(super) fn absolutions() -> CloudEvent<Absolutions> {
+    let absolution = Absolution {
+        fingerprint: Digest::of(b"what it runs"),
+        counter: Counter(2),
+        release: release("v2"),
+        reason: "the payment provider was down".to_owned(),
+        author: "ann".to_owned(),
+        at: time("2026-11-21T09:30:00Z"),
+    };
+    let data = Absolutions { env: env(), app: app(), absolved: vec![absolution] };
+    event(10, "/landfall/producer/ann", TYPE_ABSOLVED, data)
 }
 
 pub(super) fn presence() -> CloudEvent<Presence> {
