@@ -6,9 +6,10 @@
 //!
 //! In reading order: [`order`] is what was asked for; [`effect`] and [`input`] are the machine's two sides; [`machine`] is the deploy;
 //! [`health`] and [`smoke`] judge what was observed; [`journal`] replays; [`report`] words outcomes for people;
-//! [`rollout`] judges the fleet.
+//! [`rollout`] judges the fleet, [`gates`] the rules of the environment.
 
 pub mod effect;
+pub mod gates;
 pub mod health;
 pub mod input;
 pub mod journal;

@@ -248,6 +248,11 @@ impl DsseEnvelope {
         encode_header(&self.signatures)
     }
 
+    /// The payload's bytes, when they are base64, before anybody believed them: good for asking what they claim to be, and for nothing else.
+    pub fn unverified_payload(&self) -> Option<Vec<u8>> {
+        BASE64.decode(&self.payload).ok()
+    }
+
     /// The payload's bytes and the trusted key that signed exactly them.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ const ALLOWED: [(&str, &[&str]); 7] = [
 ];
 
 /// The whole dependency list of the engine: nothing in it can do IO, read a clock or spawn.
-const DEPLOY: [&str; 5] = ["croner", "jiff", "landfall-schema", "serde", "thiserror"];
+const DEPLOY: [&str; 6] = ["croner", "jiff", "landfall-schema", "serde", "serde_json", "thiserror"];
 
 struct Package {
     /// Name, and whether it is needed for tests alone.

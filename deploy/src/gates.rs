@@ -1,0 +1,205 @@
+//! Whether the rules of its environment let a promotion begin. Pure: everything that was read is an argument, and was believed before.
+//!
+//! In reading order: [`documents`] believes what was read; [`judge`] asks the rules one after the other; [`evidence`], [`approvals`] and
+//! [`freeze`] are the rules.
+
+pub mod approvals;
+pub mod documents;
+pub mod evidence;
+pub mod freeze;
+
+use landfall_schema::Timestamp;
+use landfall_schema::gates::{Absolution, Approval, Condemned, CondemnedList, EnvironmentPolicy, Freeze, fingerprint};
+use landfall_schema::ids::{Digest, EventId};
+use landfall_schema::outcome::{Reason, ReasonCode};
+use landfall_schema::promotion::{Intent, Promotion};
+use landfall_schema::signature::PublicKey;
+
+use approvals::Approvals;
+
+/// What the rules say now. Whatever is said later can change it, until it is `Refuse`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gate {
+    Pass,
+    /// `on` is one line for people; at `until` at the latest it is worth asking again.
+    Wait {
+        on: String,
+        until: Timestamp,
+    },
+    Refuse(Reason),
+}
+
+/// Something that was said, and every known key that signed exactly that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said<T> {
+    pub data: T,
+    pub signers: Vec<PublicKey>,
+}
+
+/// All that a judgement depends on.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    pub promotion: &'a Promotion,
+    /// The id of the promotion's event.
+    pub id: EventId,
+    /// Of the promotion's exact bytes.
+    pub digest: &'a Digest,
+    /// Every key that signed the promotion and that a rule names.
+    pub promoted_by: &'a [PublicKey],
+    pub now: Timestamp,
+    pub condemned: Option<&'a CondemnedList>,
+    pub absolved: &'a [Absolution],
+    pub policy: Option<&'a EnvironmentPolicy>,
+    pub freezes: &'a [Freeze],
+    pub approval: Option<&'a Said<Approval>>,
+    /// It is a rollback to something that served here before, so it was let through once already.
+    pub is_way_back: bool,
+}
+
+/// Condemned, proven elsewhere, rejected, approved, frozen: in this order.
+pub fn judge(facts: &Facts<'_>) -> Gate {
+    match facts.refusal() {
+        Some(reason) => Gate::Refuse(reason),
+        None => match facts.hindrance() {
+            Ok(None) => Gate::Pass,
+            Ok(Some(hindrance)) => facts.wait(hindrance),
+            Err(reason) => Gate::Refuse(reason),
+        },
+    }
+}
+
+/// Something that may go away by itself, or by what people do.
+struct Hindrance {
+    code: ReasonCode,
+    on: String,
+    hint: String,
+    until: Option<Timestamp>,
+}
+
+impl Facts<'_> {
+    fn is_rollback(&self) -> bool {
+        matches!(self.promotion.intent, Intent::Rollback { .. })
+    }
+
+    /// What no waiting changes.
+    fn refusal(&self) -> Option<Reason> {
+        if self.promotion.intent == Intent::Remove {
+            return None;
+        }
+        if let Some(reason) = self.condemnation() {
+            return Some(reason);
+        }
+        let policy = self.policy.filter(|_| !self.is_way_back)?;
+        if let Some(rule) = &policy.requires
+            && let Err(reason) = evidence::check(self.promotion, rule, &policy.author)
+        {
+            return Some(reason);
+        }
+        match self.approvals(policy)? {
+            Approvals::Rejected { by, note } => Some(rejected(self.promotion, &by, &note, &policy.author)),
+            Approvals::Enough | Approvals::Missing { .. } => None,
+        }
+    }
+
+    fn condemnation(&self) -> Option<Reason> {
+        if self.is_rollback() {
+            return None;
+        }
+        let entry = self.condemned?.forbids(&fingerprint(self.promotion), self.absolved)?;
+        Some(condemned(self.promotion, entry))
+    }
+
+    fn approvals(&self, policy: &EnvironmentPolicy) -> Option<Approvals> {
+        let rule = policy.approvals.as_ref()?;
+        Some(approvals::count(rule, self.id, self.digest, self.approval, self.promoted_by))
+    }
+
+    fn hindrance(&self) -> Result<Option<Hindrance>, Reason> {
+        if self.promotion.intent == Intent::Remove {
+            return Ok(None);
+        }
+        if let Some(policy) = self.policy.filter(|_| !self.is_way_back)
+            && let Some(Approvals::Missing { have, need, waiting_for }) = self.approvals(policy)
+        {
+            return Ok(Some(self.unapproved(policy, have, need, &waiting_for)));
+        }
+        if self.is_rollback() {
+            return Ok(None);
+        }
+        let windows = self.policy.map(|policy| (policy.freeze_windows.as_slice(), policy.author.as_str()));
+        let active = freeze::active(self.freezes, windows, &self.promotion.app, self.now)
+            .map_err(|error| unusable_window(self.promotion, &error))?;
+        Ok(active.map(|active| self.frozen(&active)))
+    }
+
+    fn unapproved(&self, policy: &EnvironmentPolicy, have: u32, need: u32, waiting_for: &[String]) -> Hindrance {
+        let Promotion { env, app, counter, .. } = self.promotion;
+        let whom = match waiting_for {
+            [] => "and nobody is left who may approve".to_owned(),
+            names => format!("waiting for {}", names.join(", ")),
+        };
+        Hindrance {
+            code: ReasonCode::NotApproved,
+            on: format!("{have} of {need} approvals for {env} (policy by {}), {whom}", policy.author),
+            hint: format!("landfall approve {app} {} --env {env}", counter.0),
+            until: None,
+        }
+    }
+
+    fn frozen(&self, active: &freeze::Active) -> Hindrance {
+        let Promotion { env, app, .. } = self.promotion;
+        let freeze::Active { what, by, until, reason } = active;
+        Hindrance {
+            code: ReasonCode::Frozen,
+            on: format!("{env} is frozen until {until:.0} by {what} of {by}: {reason}"),
+            hint: format!(
+                "wait for its end, or ask {by}: `landfall unfreeze --env {env}`; `landfall rollback {app} --env {env}` passes"
+            ),
+            until: Some(*until),
+        }
+    }
+
+    /// What is waited for in vain until the promotion expires forbids it in the end.
+    fn wait(&self, hindrance: Hindrance) -> Gate {
+        let expires_at = self.promotion.expires_at;
+        if self.now < expires_at {
+            let until = hindrance.until.map_or(expires_at, |until| until.min(expires_at));
+            return Gate::Wait { on: hindrance.on, until };
+        }
+        let text = format!("the promotion expired at {expires_at:.0} while it waited: {}", hindrance.on);
+        let hint = format!("promote it again; then: {}", hindrance.hint);
+        Gate::Refuse(Reason::new(hindrance.code, text).hint(hint))
+    }
+}
+
+fn condemned(promotion: &Promotion, entry: &Condemned) -> Reason {
+    let Promotion { env, app, .. } = promotion;
+    let Condemned { counter, release, cause, host, .. } = entry;
+    let text = format!(
+        "{env} has condemned what this promotion runs: {release} (promotion {counter}) was rolled back, says {host}: {}",
+        cause.message
+    );
+    let hint = format!(
+        "promote a release that works; if it was not the release's fault: `landfall absolve {app} {} --env {env} --reason …`",
+        counter.0
+    );
+    Reason::new(ReasonCode::Condemned, text).hint(hint)
+}
+
+fn rejected(promotion: &Promotion, by: &str, note: &str, author: &str) -> Reason {
+    let Promotion { env, app, counter, release, .. } = promotion;
+    let why = if note.is_empty() { String::new() } else { format!(": {note}") };
+    let text = format!(
+        "{by} rejected {app} {release} (promotion {counter}), as the policy of {env} by {author} lets them{why}"
+    );
+    Reason::new(ReasonCode::Rejected, text).hint(format!("talk to {by}, then promote again"))
+}
+
+fn unusable_window(promotion: &Promotion, error: &freeze::WindowError) -> Reason {
+    let env = &promotion.env;
+    Reason::new(ReasonCode::PolicyUnreadable, format!("a freeze window of the policy of {env} is not usable: {error}"))
+        .hint(format!("mend it and run `landfall policy apply FILE --env {env}`"))
+}
+
+#[cfg(test)]
+mod tests;
