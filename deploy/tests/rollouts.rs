@@ -196,6 +196,7 @@ fn order(plan: RolloutPlan) -> Order {
             only: Default::default(),
             preview: None,
             schema: None,
+            evidence: None,
             author: "ci".to_owned(),
             link: None,
             expires_at: Timestamp::MAX,
