@@ -104,6 +104,14 @@ impl Bus {
         self.last_message(RELEASES, subject.as_str()).await
     }
 
+    /// All that was ever said on a release or environment subject, oldest first.
+    ///
+    /// # Errors
+    /// [`BusError::ReadHistory`].
+    pub async fn said(&self, subject: &Subject) -> Result<Vec<Delivered>, BusError> {
+        self.read_so_far(RELEASES, subject.as_str(), DeliverPolicy::All).await
+    }
+
     /// The newest outcome of one kind of one host.
     ///
     /// # Errors

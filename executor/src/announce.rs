@@ -6,7 +6,10 @@ use landfall_bus::Delivered;
 use landfall_deploy::Order;
 use landfall_schema::Timestamp;
 use landfall_schema::dead_letter::{BODY_MAX_BYTES, DeadLetter};
-use landfall_schema::event::{CloudEvent, EventError, TYPE_DEAD_LETTER, TYPE_PRESENCE, TYPE_ROLLOUT_STATE};
+use landfall_schema::event::{
+    CloudEvent, EventError, TYPE_CONDEMNED, TYPE_DEAD_LETTER, TYPE_PRESENCE, TYPE_ROLLOUT_STATE,
+};
+use landfall_schema::gates::CondemnedList;
 use landfall_schema::ids::{EnvName, EventId, HostName};
 use landfall_schema::layout::DESIRED;
 use landfall_schema::outcome::{Outcome, OutcomeKind, Reason};
@@ -164,13 +167,24 @@ impl Announcer {
     /// # Errors
     /// As [`Self::outcome`].
     pub fn rollout_state(&self, state: &RolloutState, now: Timestamp) -> Result<Vec<u8>, AnnounceError> {
+        self.envelope(TYPE_ROLLOUT_STATE, now, state)
+    }
+
+    /// The releases that were condemned, the last one by this host: the bytes of a DSSE envelope.
+    ///
+    /// # Errors
+    /// As [`Self::outcome`].
+    pub fn condemned(&self, list: &CondemnedList, now: Timestamp) -> Result<Vec<u8>, AnnounceError> {
+        self.envelope(TYPE_CONDEMNED, now, list)
+    }
+
+    fn envelope<T: Serialize>(&self, kind: &str, now: Timestamp, data: &T) -> Result<Vec<u8>, AnnounceError> {
         let id = EventId(Uuid::now_v7());
         let source = format!("/landfall/host/{}", self.host);
-        let payload = CloudEvent::new(id, source, TYPE_ROLLOUT_STATE, now, state).encode()?;
+        let payload = CloudEvent::new(id, source, kind, now, data).encode()?;
         let envelope = DsseEnvelope::new(&payload, vec![self.key.sign(&payload)?]);
-        serde_json::to_vec(&envelope).map_err(|source| {
-            AnnounceError::Encode(EventError::Malformed { expected: TYPE_ROLLOUT_STATE.to_owned(), source })
-        })
+        serde_json::to_vec(&envelope)
+            .map_err(|source| AnnounceError::Encode(EventError::Malformed { expected: kind.to_owned(), source }))
     }
 
     fn event<T: Serialize>(

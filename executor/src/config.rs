@@ -64,6 +64,8 @@ pub struct DockerConfig {
 pub struct TrustConfig {
     /// Whose promotions this host takes.
     pub promote: Vec<PublicKey>,
+    /// Who sets the environment's policy and freezes. Without any, none is asked for.
+    pub admin: Vec<PublicKey>,
 }
 
 #[derive(Debug, Clone)]
@@ -272,8 +274,9 @@ fn read_trust(section: Section<'_, '_>) -> TrustConfig {
         let hint = "`landfall init` makes a key pair and prints the public key (U…) to put here";
         section.reject("promote", "trusts no key, so this host would refuse every promotion", hint);
     }
+    let admin = section.list("admin", |text| PublicKey::new(text).map_err(|error| error.to_string()));
     section.finish();
-    TrustConfig { promote }
+    TrustConfig { promote, admin }
 }
 
 fn read_app(name: AppName, section: Section<'_, '_>) -> Option<(AppName, AppConfig)> {

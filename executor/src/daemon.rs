@@ -23,6 +23,7 @@ use crate::announce::{AnnounceError, Announcement, Announcer};
 use crate::causes;
 use crate::config::{AppConfig, Config};
 use crate::fleet::Fleet;
+use crate::gates::Gates;
 use crate::hands::{Hands, HandsConfig, StackConfig};
 use crate::identity::{IdentityError, StateDir};
 use crate::intake::{self, Facts, Handled, Ignored, MessageId, Refused, Standing, Verdict};
@@ -166,17 +167,26 @@ impl Daemon {
             draining: draining.clone(),
             parking: parking.clone(),
         };
+        let gates = Gates::new(
+            config.env.clone(),
+            &config.trust,
+            bus.clone(),
+            journal.clone(),
+            Arc::clone(&announcer),
+            draining.clone(),
+        );
         let fleet = Fleet::new(
             bus.clone(),
             journal.clone(),
             Arc::clone(&announcer),
             bell.clone(),
             config.trust.promote.clone(),
+            gates.clone(),
             miss,
             draining.clone(),
         );
         let mut workers = JoinSet::new();
-        let inboxes = start_workers(&config, &shared, &bus, &fleet, unfinished, &mut workers)?;
+        let inboxes = start_workers(&config, &shared, &bus, &fleet, &gates, unfinished, &mut workers)?;
         let beat = Beat {
             env: config.env.clone(),
             host: config.host.clone(),
@@ -470,6 +480,7 @@ fn start_workers(
     shared: &Shared,
     bus: &BusHandle,
     fleet: &Fleet,
+    gates: &Gates,
     unfinished: Vec<Unfinished>,
     workers: &mut JoinSet<()>,
 ) -> Result<HashMap<AppName, mpsc::UnboundedSender<Job>>, DaemonError> {
@@ -478,7 +489,7 @@ fn start_workers(
         let hands = Hands::new(hands_config(config, app, settings), Arc::new(bus.clone()))
             .map_err(|reason| DaemonError::Hands { app: app.clone(), reason: Box::new(reason) })?;
         let (send, inbox) = mpsc::unbounded_channel();
-        let crew = Arc::new(Crew { hands, fleet: fleet.clone() });
+        let crew = Arc::new(Crew { hands, fleet: fleet.clone(), gates: gates.clone() });
         workers.spawn(Worker::new(app.clone(), crew, inbox, shared.clone()).run());
         inboxes.insert(app.clone(), send);
     }

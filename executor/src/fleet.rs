@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use landfall_bus::{Bus, BusError, Delivered};
+use landfall_deploy::gates::Gate;
 use landfall_deploy::rollout::{Admission, Verdict, admission, after_commit, first_state};
 use landfall_deploy::{Evidence, Order};
 use landfall_schema::Timestamp;
@@ -32,6 +33,7 @@ use tracing::{debug, warn};
 
 use crate::announce::Announcer;
 use crate::causes;
+use crate::gates::{GateError, Gates};
 use crate::intake::expired;
 use crate::journal::Journal;
 use crate::link::BusHandle;
@@ -44,6 +46,8 @@ use decider::Decider;
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
 /// Rosters that are remembered: of the rollouts under way.
 const ROSTERS_KEPT: usize = 16;
+/// Shortest pause before it is looked again.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// After trouble with the bus.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -58,6 +62,8 @@ enum FleetError {
     Journal(#[from] crate::journal::JournalError),
     #[error("the roster of the plan's hosts is not usable: {0}")]
     Roster(#[from] landfall_schema::roster::RosterError),
+    #[error(transparent)]
+    Gates(#[from] GateError),
     #[error("the rollout's state is not believed: {0}")]
     State(String),
 }
@@ -75,6 +81,7 @@ struct Inner {
     bell: OutboxBell,
     /// Whose promotions and halts are believed.
     trusted: Vec<PublicKey>,
+    gates: Gates,
     rosters: Mutex<VecDeque<(EventId, Arc<Roster>)>>,
     /// The rollouts that this host has its part in.
     deciding: Mutex<HashSet<EventId>>,
@@ -90,12 +97,13 @@ impl Fleet {
         announcer: Arc<Announcer>,
         bell: OutboxBell,
         trusted: Vec<PublicKey>,
+        gates: Gates,
         missed: mpsc::Sender<Delivered>,
         stop: CancellationToken,
     ) -> Self {
         let rosters = Mutex::default();
         let deciding = Mutex::default();
-        let inner = Inner { bus, journal, announcer, bell, trusted, rosters, deciding, missed, stop };
+        let inner = Inner { bus, journal, announcer, bell, trusted, gates, rosters, deciding, missed, stop };
         Self { inner: Arc::new(inner) }
     }
 
@@ -132,19 +140,20 @@ impl Fleet {
         // Most hosts may begin at once: nothing is listened to before it is known that there is something to wait for.
         let mut heard: Option<stream::SelectAll<_>> = None;
         loop {
+            let judged = self.judge_admission(order).await;
             let now = Timestamp::now();
+            if let Ok((Admission::Never(reason), _)) = judged {
+                self.catch_up(&promotion.env, &promotion.app, promotion.counter);
+                return Err(reason);
+            }
             if now >= promotion.expires_at {
                 return Err(expired(promotion, now));
             }
-            let pause = match self.judge_admission(order).await {
-                Ok(Admission::Now) => return Ok(Evidence::Admitted),
-                Ok(Admission::Never(reason)) => {
-                    self.catch_up(&promotion.env, &promotion.app, promotion.counter);
-                    return Err(reason);
-                }
-                Ok(Admission::Wait(on)) => {
+            let pause = match judged {
+                Ok((Admission::Now | Admission::Never(_), _)) => return Ok(Evidence::Admitted),
+                Ok((Admission::Wait(on), again_at)) => {
                     told.tell(on);
-                    LOOK_INTERVAL
+                    until(again_at, now).map_or(LOOK_INTERVAL, |pause| pause.min(LOOK_INTERVAL))
                 }
                 Err(error) => {
                     told.tell(format!("{}; trying again", causes(&error)));
@@ -206,7 +215,20 @@ impl Fleet {
         }
     }
 
-    async fn judge_admission(&self, order: &Order) -> Result<Admission, FleetError> {
+    /// What the fleet and the environment's rules say, and when it is worth asking again at the latest.
+    async fn judge_admission(&self, order: &Order) -> Result<(Admission, Option<Timestamp>), FleetError> {
+        let here = self.admitted_by_the_fleet(order).await?;
+        if here != Admission::Now {
+            return Ok((here, None));
+        }
+        Ok(match self.inner.gates.check(order).await? {
+            Gate::Pass => (Admission::Now, None),
+            Gate::Wait { on, until } => (Admission::Wait(on), Some(until)),
+            Gate::Refuse(reason) => (Admission::Never(reason), None),
+        })
+    }
+
+    async fn admitted_by_the_fleet(&self, order: &Order) -> Result<Admission, FleetError> {
         let Some(bus) = self.inner.bus.connected() else {
             // Who deploys alone asks nobody, and can do so while the bus is away.
             return if order.promotion.plan.is_coordinated() { Err(FleetError::Away) } else { Ok(Admission::Now) };
@@ -275,6 +297,12 @@ impl Fleet {
     fn rosters(&self) -> MutexGuard<'_, VecDeque<(EventId, Arc<Roster>)>> {
         self.inner.rosters.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How long until then; `None` for no time.
+fn until(at: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
+    // A moment after it rather than before, and never without any pause.
+    at.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default() + PAUSE_MIN)
 }
 
 /// Tells what is waited for, each time that it changes.

@@ -316,6 +316,22 @@ impl Journal {
         sqlx::query(sql).execute(&self.pool).await.expect("the trigger is changed");
     }
 
+    /// The bytes and signature of a promotion that was taken; `None` when the journal does not have it.
+    pub async fn believed(&self, order: &Order) -> Result<Option<(Vec<u8>, Option<String>)>, JournalError> {
+        let what = "read a promotion";
+        let promotion = &order.promotion;
+        sqlx::query_as(
+            "SELECT body, signature FROM releases WHERE env = ? AND app = ? AND counter = ? AND event_id = ?",
+        )
+        .bind(promotion.env.as_str())
+        .bind(promotion.app.as_str())
+        .bind(rows::integer(promotion.counter)?)
+        .bind(order.id.to_string())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed(what))
+    }
+
     /// The last good releases of an application, newest first.
     pub async fn committed(&self, env: &EnvName, app: &AppName, most: usize) -> Result<Vec<Committed>, JournalError> {
         let what = "read the committed releases";

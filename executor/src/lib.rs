@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod fleet;
+pub mod gates;
 pub mod hands;
 pub mod identity;
 pub mod intake;

@@ -18,6 +18,7 @@ use tracing::{error, info};
 use crate::announce::Announcer;
 use crate::causes;
 use crate::fleet::Fleet;
+use crate::gates::Gates;
 use crate::hands::{Context, Hands};
 use crate::intake::{Taken, expired};
 use crate::journal::{Journal, JournalError};
@@ -40,12 +41,16 @@ pub trait CarryOut: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Evidence, Reason>> + Send;
 
     fn bundle(&self, order: &Order, context: &Context) -> impl Future<Output = Result<Bundle, Reason>> + Send;
+
+    /// Told that the host went back, and why, before that is written down.
+    fn taken_back(&self, order: &Order, cause: &Reason) -> impl Future<Output = ()> + Send;
 }
 
-/// The hands for what is done on this host, and the fleet for what is waited for elsewhere.
+/// The hands for what is done on this host, the fleet for what is waited for elsewhere, and the gates for what others should not try again.
 pub struct Crew {
     pub hands: Hands,
     pub fleet: Fleet,
+    pub gates: Gates,
 }
 
 impl CarryOut for Crew {
@@ -59,6 +64,10 @@ impl CarryOut for Crew {
 
     async fn bundle(&self, order: &Order, context: &Context) -> Result<Bundle, Reason> {
         self.hands.bundle(order, context).await
+    }
+
+    async fn taken_back(&self, order: &Order, cause: &Reason) {
+        self.gates.condemn(order, cause).await;
     }
 }
 

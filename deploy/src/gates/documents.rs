@@ -27,6 +27,8 @@ pub enum DocumentError {
     Signature(#[from] SignatureError),
     #[error(transparent)]
     Event(#[from] EventError),
+    #[error("it is an older one that was published again")]
+    Replaced,
     #[error("it is about {found}")]
     Foreign { found: String },
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::stream::StreamExt as _;
 use landfall_bus::{Bus, BusError, OutcomesFrom};
 use landfall_deploy::Order;
+use landfall_deploy::gates::Gate;
 use landfall_deploy::rollout::{Facts, View, decide, first_state};
 use landfall_schema::Timestamp;
 use landfall_schema::halt::HaltCommand;
@@ -194,6 +195,10 @@ impl Decider {
             .filter(|halt| halt.command == HaltCommand::Abort)
             .map(|halt| format!("{} aborted it: {}", halt.author, halt.reason));
         self.superseded_by = self.fleet.newer(bus, &self.order).await?;
+        // While people have to approve, or the environment is frozen, nobody is late.
+        if let Gate::Wait { .. } = self.fleet.inner.gates.check(&self.order).await? {
+            self.since = Instant::now();
+        }
         Ok(())
     }
 

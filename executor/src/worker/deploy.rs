@@ -39,6 +39,8 @@ pub(super) struct Deploy<'w, H> {
     bundle: Option<Bundle>,
     /// The newest promotion that the machine was told of.
     superseded_by: Option<Counter>,
+    /// Why the host went back, until that is told.
+    taken_back: Option<Reason>,
 }
 
 /// How carrying out an effect ended.
@@ -77,7 +79,8 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
             warn!(error = causes(&error), "the deploy's trace was not remembered");
         }
         let message = job.taken.message.clone();
-        let mut deploy = Self { worker, machine, message, traceparent, bundle: None, superseded_by: None };
+        let mut deploy =
+            Self { worker, machine, message, traceparent, bundle: None, superseded_by: None, taken_back: None };
         if let Err(illegal) = deploy.go(input).await {
             error!(error = %illegal, "a defect: the machine was given what it cannot take");
             return deploy.worker.end(&job, OutcomeKind::DeployStuck, unreadable(&illegal)).await;
@@ -120,6 +123,9 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
         let at = Timestamp::now();
         self.machine.handle(input.clone(), at)?;
         let announcements = self.announcements(at);
+        if let Some(cause) = self.taken_back.take() {
+            self.worker.hands.taken_back(self.order(), &cause).await;
+        }
         let terminal = self.machine.terminal();
         let order = self.order();
         let step = || Step { order, at, input: &input, announcements: &announcements, terminal };
@@ -130,6 +136,9 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
         let mut made = Vec::new();
         while let Some(outcome) = self.machine.next_outcome() {
             tell(&outcome);
+            if outcome.kind == OutcomeKind::DeployRolledBack {
+                self.taken_back.clone_from(&outcome.reason);
+            }
             let settles = outcome.kind.is_terminal().then(|| self.message.clone());
             match self.shared().announcer.outcome(outcome, now, self.traceparent.as_deref()) {
                 Ok(announcement) => made.push(Announcement { settles, ..announcement }),

@@ -1,0 +1,307 @@
+//! The rules of this host's environment: read from the bus, believed by signature, judged by `landfall_deploy::gates`; and the releases that
+//! this host condemns.
+
+mod newest;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use landfall_bus::{Bus, BusError};
+use landfall_deploy::Order;
+use landfall_deploy::gates::documents::{self, Published};
+use landfall_deploy::gates::{Facts, Gate, Said, judge};
+use landfall_schema::Timestamp;
+use landfall_schema::gates::{
+    Absolution, Approval, Condemned, CondemnedList, EnvironmentPolicy, Freeze, NOTE_MAX_CHARS, blames_the_release,
+    fingerprint,
+};
+use landfall_schema::ids::{Digest, EnvName};
+use landfall_schema::layout::ROLLOUT;
+use landfall_schema::outcome::Reason;
+use landfall_schema::promotion::{Intent, Promotion};
+use landfall_schema::signature::{PublicKey, SignatureError, signers};
+use landfall_schema::subject;
+use thiserror::Error;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::announce::{AnnounceError, Announcer};
+use crate::causes;
+use crate::config::TrustConfig;
+use crate::journal::{Journal, JournalError};
+use crate::link::BusHandle;
+use crate::pace::Backoff;
+
+use newest::Newest;
+
+/// How long a deploy that was taken back waits for its release to be condemned; it is tried on without it.
+const CONDEMN_WAIT: Duration = Duration::from_secs(5);
+/// Between two attempts to condemn a release, at least and at most.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+/// Committed releases that a rollback is looked for among; more than are ever kept.
+const COMMITTED_MAX: usize = 200;
+
+/// Why the rules cannot be asked at the moment; trying again may help.
+#[derive(Debug, Error)]
+pub enum GateError {
+    #[error("the bus is away, so the rules of the environment cannot be asked")]
+    Away,
+    #[error("the rules of the environment cannot be read")]
+    Bus(#[from] BusError),
+    #[error("the rules of the environment cannot be compared with this host's journal")]
+    Journal(#[from] JournalError),
+    #[error("the journal does not hold the promotion that is to be judged")]
+    Unknown,
+    #[error("the promotion's own signature cannot be read")]
+    Signature(#[from] SignatureError),
+    #[error("the list of condemned releases cannot be written")]
+    Announce(#[from] AnnounceError),
+}
+
+/// The environment's rules as this host knows them.
+#[derive(Debug, Clone)]
+pub struct Gates {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    env: EnvName,
+    /// Whose promotions and absolutions are believed.
+    promote: Vec<PublicKey>,
+    /// Whose policies, freezes and absolutions are believed. Without any, no policy is asked for.
+    admin: Vec<PublicKey>,
+    bus: BusHandle,
+    journal: Journal,
+    announcer: Arc<Announcer>,
+    policies: Newest,
+    freezes: Newest,
+    stop: CancellationToken,
+}
+
+/// What the environment demands of a promotion.
+#[derive(Debug, Default)]
+struct Rules {
+    policy: Option<EnvironmentPolicy>,
+    freezes: Vec<Freeze>,
+}
+
+impl Gates {
+    pub fn new(
+        env: EnvName,
+        trust: &TrustConfig,
+        bus: BusHandle,
+        journal: Journal,
+        announcer: Arc<Announcer>,
+        stop: CancellationToken,
+    ) -> Self {
+        let inner = Inner {
+            env,
+            promote: trust.promote.clone(),
+            admin: trust.admin.clone(),
+            bus,
+            journal,
+            announcer,
+            policies: Newest::default(),
+            freezes: Newest::default(),
+            stop,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What the rules say now. Ask again whenever something is said under the environment's or the application's release subjects, and at
+    /// the time that [`Gate::Wait`] names.
+    ///
+    /// # Errors
+    /// [`GateError`] when they cannot be asked; then nothing is begun.
+    pub async fn check(&self, order: &Order) -> Result<Gate, GateError> {
+        let inner = &self.inner;
+        let promotion = &order.promotion;
+        let Some(bus) = inner.bus.connected() else {
+            // Who deploys alone and has no rules asks nobody, and can do so while the bus is away.
+            let alone = inner.admin.is_empty() && !promotion.plan.is_coordinated();
+            return if alone { Ok(Gate::Pass) } else { Err(GateError::Away) };
+        };
+        let condemned = inner.condemned(&bus, promotion).await?.map(|(list, _)| list);
+        let absolved = match &condemned {
+            Some(list) if list.forbids(&fingerprint(promotion), &[]).is_some() => {
+                inner.absolved(&bus, promotion).await?
+            }
+            _ => Vec::new(),
+        };
+        let rules = match inner.rules(&bus).await? {
+            Ok(rules) => rules,
+            Err(reason) => return Ok(Gate::Refuse(reason)),
+        };
+        let (body, signature) = inner.journal.believed(order).await?.ok_or(GateError::Unknown)?;
+        let approvers = approvers(rules.policy.as_ref());
+        let approval = inner.approval(&bus, promotion, &approvers).await?;
+        Ok(judge(&Facts {
+            promotion,
+            id: order.id,
+            digest: &Digest::of(&body),
+            promoted_by: &signers(&body, signature.as_deref(), &approvers)?,
+            now: Timestamp::now(),
+            condemned: condemned.as_ref(),
+            absolved: &absolved,
+            policy: rules.policy.as_ref(),
+            freezes: &rules.freezes,
+            approval: approval.as_ref(),
+            is_way_back: inner.is_way_back(promotion).await?,
+        }))
+    }
+
+    /// Condemns what the order runs, if the cause is of the release itself. Comes back when that is written, or after [`CONDEMN_WAIT`]; then
+    /// it is tried on beside.
+    pub async fn condemn(&self, order: &Order, cause: &Reason) {
+        let promotion = &order.promotion;
+        if promotion.intent != Intent::Promote || promotion.preview.is_some() || !blames_the_release(cause) {
+            return;
+        }
+        let (gates, order, cause) = (self.clone(), order.clone(), cause.clone());
+        let stop = self.inner.stop.clone();
+        let writing =
+            tokio::spawn(stop.run_until_cancelled_owned(async move { gates.condemn_in_time(&order, &cause).await }));
+        if timeout(CONDEMN_WAIT, writing).await.is_err() {
+            let Promotion { app, release, .. } = promotion;
+            warn!(%app, %release, "the release is not condemned yet: the bus does not answer; this is tried again and again");
+        }
+    }
+
+    async fn condemn_in_time(&self, order: &Order, cause: &Reason) {
+        let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+        loop {
+            match self.inner.write_condemned(order, cause).await {
+                Ok(()) => return,
+                Err(GateError::Bus(BusError::Raced { .. })) => backoff.reset(),
+                Err(error @ (GateError::Announce(_) | GateError::Signature(_))) => {
+                    return warn!(error = causes(&error), "a release was not condemned");
+                }
+                Err(_) => sleep(backoff.next_wait()).await,
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// The policy and the freezes, or why they forbid everything.
+    async fn rules(&self, bus: &Bus) -> Result<Result<Rules, Reason>, GateError> {
+        if self.admin.is_empty() {
+            return Ok(Ok(Rules::default()));
+        }
+        let env = &self.env;
+        let said = self
+            .policies
+            .read(bus, &subject::environment_policy(env), |message| documents::policy(message, env, &self.admin));
+        let policy = match said.await? {
+            Ok(policy) => policy,
+            Err(error) => {
+                let hint = format!(
+                    "somebody with an admin key of this host's trust.admin sets it anew: `landfall policy apply FILE --env {env}`"
+                );
+                return Ok(Err(documents::unreadable("policy", env, &error, hint)));
+            }
+        };
+        let said = self
+            .freezes
+            .read(bus, &subject::environment_freeze(env), |message| documents::freezes(message, env, &self.admin));
+        match said.await? {
+            Ok(freezes) => Ok(Ok(Rules { policy, freezes: freezes.map(|said| said.freezes).unwrap_or_default() })),
+            Err(error) => {
+                let hint = format!(
+                    "somebody with an admin key of this host's trust.admin says anew what is frozen: `landfall unfreeze --env {env}`"
+                );
+                Ok(Err(documents::unreadable("list of freezes", env, &error, hint)))
+            }
+        }
+    }
+
+    /// The condemned releases and their revision. A list that cannot be read is none: it is a memory of what failed and no wall, and the
+    /// next one that is written replaces it.
+    async fn condemned(&self, bus: &Bus, promotion: &Promotion) -> Result<Option<(CondemnedList, u64)>, GateError> {
+        let Promotion { env, app, .. } = promotion;
+        let Some(entry) = bus.entry(ROLLOUT, &subject::condemned_key(env, app)).await? else { return Ok(None) };
+        let list = documents::condemned(&entry.body, env, app).unwrap_or_else(|error| {
+            warn!(%app, error = causes(&error), "the list of condemned releases is not readable and counts as empty");
+            CondemnedList { env: env.clone(), app: app.clone(), condemned: Vec::new() }
+        });
+        Ok(Some((list, entry.revision)))
+    }
+
+    async fn absolved(&self, bus: &Bus, promotion: &Promotion) -> Result<Vec<Absolution>, GateError> {
+        let Promotion { env, app, .. } = promotion;
+        let Some(said) = bus.last_said(&subject::condemned(env, app)).await? else { return Ok(Vec::new()) };
+        let trusted: Vec<PublicKey> = self.admin.iter().chain(&self.promote).cloned().collect();
+        match documents::absolutions(published(&said), env, app, &trusted) {
+            Ok(absolutions) => Ok(absolutions.absolved),
+            Err(error) => {
+                warn!(%app, error = causes(&error), "the newest absolution is not believed, so nothing is absolved");
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    async fn approval(
+        &self,
+        bus: &Bus,
+        promotion: &Promotion,
+        approvers: &[PublicKey],
+    ) -> Result<Option<Said<Approval>>, GateError> {
+        if approvers.is_empty() {
+            return Ok(None);
+        }
+        let Promotion { env, app, .. } = promotion;
+        let Some(said) = bus.last_said(&subject::approved(env, app)).await? else { return Ok(None) };
+        match documents::approval(published(&said), env, app, approvers) {
+            Ok(approval) => Ok(Some(approval)),
+            Err(error) => {
+                warn!(%app, error = causes(&error), "the newest approval is not believed and counts for nothing");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether this host ran just this before, under the number that the rollback names.
+    async fn is_way_back(&self, promotion: &Promotion) -> Result<bool, GateError> {
+        let Intent::Rollback { to } = promotion.intent else { return Ok(false) };
+        let committed = self.journal.committed(&promotion.env, &promotion.app, COMMITTED_MAX).await?;
+        let wanted = fingerprint(promotion);
+        Ok(committed.iter().any(|past| past.counter == to && fingerprint(&past.promotion) == wanted))
+    }
+
+    async fn write_condemned(&self, order: &Order, cause: &Reason) -> Result<(), GateError> {
+        let promotion = &order.promotion;
+        let Promotion { env, app, release, counter, .. } = promotion;
+        let bus = self.bus.connected().ok_or(GateError::Away)?;
+        let found = self.condemned(&bus, promotion).await?;
+        let (mut list, revision) =
+            found.unwrap_or_else(|| (CondemnedList { env: env.clone(), app: app.clone(), condemned: Vec::new() }, 0));
+        let now = Timestamp::now();
+        let is_new = list.add(Condemned {
+            fingerprint: fingerprint(promotion),
+            counter: *counter,
+            release: release.clone(),
+            cause: Reason::new(cause.code, cause.message.chars().take(NOTE_MAX_CHARS).collect::<String>()),
+            host: order.host.clone(),
+            at: now,
+        });
+        if !is_new {
+            return Ok(());
+        }
+        let body = self.announcer.condemned(&list, now)?;
+        bus.write_entry(ROLLOUT, &subject::condemned_key(env, app), body.into(), revision).await?;
+        info!(%app, %release, %counter, "condemned: {}", cause.message);
+        Ok(())
+    }
+}
+
+fn approvers(policy: Option<&EnvironmentPolicy>) -> Vec<PublicKey> {
+    let of = policy.and_then(|policy| policy.approvals.as_ref()).map(|rule| rule.of.as_slice());
+    of.unwrap_or_default().iter().map(|approver| approver.key.clone()).collect()
+}
+
+fn published(said: &landfall_bus::Delivered) -> Published<'_> {
+    Published { body: &said.body, signature: said.signature.as_deref() }
+}
