@@ -192,27 +192,21 @@ impl Inner {
             return Ok(Ok(Rules::default()));
         }
         let env = &self.env;
-        let said = self
-            .policies
-            .read(bus, &subject::environment_policy(env), |message| documents::policy(message, env, &self.admin));
-        let policy = match said.await? {
+        let subject = subject::environment_policy(env);
+        let policy = self.policies.read(bus, &subject, |message| documents::policy(message, env, &self.admin)).await?;
+        let policy = match policy {
             Ok(policy) => policy,
             Err(error) => {
-                let hint = format!(
-                    "somebody with an admin key of this host's trust.admin sets it anew: `landfall policy apply FILE --env {env}`"
-                );
+                let hint = format!("set it anew with an admin key: `landfall policy apply FILE --env {env}`");
                 return Ok(Err(documents::unreadable("policy", env, &error, hint)));
             }
         };
-        let said = self
-            .freezes
-            .read(bus, &subject::environment_freeze(env), |message| documents::freezes(message, env, &self.admin));
-        match said.await? {
+        let subject = subject::environment_freeze(env);
+        let freezes = self.freezes.read(bus, &subject, |message| documents::freezes(message, env, &self.admin)).await?;
+        match freezes {
             Ok(freezes) => Ok(Ok(Rules { policy, freezes: freezes.map(|said| said.freezes).unwrap_or_default() })),
             Err(error) => {
-                let hint = format!(
-                    "somebody with an admin key of this host's trust.admin says anew what is frozen: `landfall unfreeze --env {env}`"
-                );
+                let hint = format!("say anew what is frozen, with an admin key: `landfall unfreeze --all --env {env}`");
                 Ok(Err(documents::unreadable("list of freezes", env, &error, hint)))
             }
         }

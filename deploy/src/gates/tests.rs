@@ -48,6 +48,7 @@ fn promotion(env: &str) -> Promotion {
         only: Default::default(),
         preview: None,
         evidence: None,
+        schema: None,
         author: "ci".to_owned(),
         link: None,
         expires_at: later(1),

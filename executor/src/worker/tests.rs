@@ -19,6 +19,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 struct Puppet {
     done: Mutex<Vec<(u64, Effect)>>,
     fails: Mutex<HashMap<(u64, Effect), ReasonCode>>,
+    /// Promotions that went back, and why.
+    taken_back: Mutex<Vec<(u64, ReasonCode)>>,
     panics: Mutex<Vec<(u64, Effect)>>,
     /// Promotions whose bundle cannot be had at the end.
     lost_bundles: Mutex<HashMap<u64, ReasonCode>>,
@@ -95,6 +97,10 @@ impl CarryOut for Puppet {
             Some(code) => Err(Reason::new(*code, "as told")),
             None => Ok(samples::bundle()),
         }
+    }
+
+    async fn taken_back(&self, order: &Order, cause: &Reason) {
+        self.taken_back.lock().unwrap().push((order.promotion.counter.0, cause.code));
     }
 }
 
@@ -187,6 +193,7 @@ async fn a_good_release_is_committed_and_a_bad_one_rolled_back() {
     assert_eq!(stage.ended(2).await, "1:succeeded 2:rolled_back");
     assert!(stage.hands.done().ends_with(&steps(2, "Observe Pull Update Prove Restore ProveFormer")));
     assert_eq!(stage.good().await, [1]);
+    assert_eq!(*stage.hands.taken_back.lock().unwrap(), [(2, ReasonCode::Unhealthy)]);
 
     let outcomes = stage.outcomes().await;
     let last = outcomes.last().unwrap();
