@@ -91,8 +91,10 @@ async fn raced(bus: &Bus, ours: &Promotion) -> CliError {
 
 /// `15m`, `90 s`, `1h 30m` in milliseconds.
 pub fn parse_duration(text: &str) -> Result<u64, String> {
-    let duration: jiff::SignedDuration =
-        text.parse().map_err(|_| format!("{text:?} is not a time span such as 90s, 15m or 1h30m"))?;
+    let unreadable = |_| format!("{text:?} is not a time span such as 90s, 15m, 1h30m or 30d");
+    let span: jiff::Span = text.parse().map_err(unreadable)?;
+    // A day is 24 hours here: no calendar, no time zone.
+    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(unreadable)?;
     u64::try_from(duration.as_millis()).map_err(|_| "a time span cannot be negative".to_owned())
 }
 
@@ -102,7 +104,9 @@ mod tests {
 
     #[test]
     fn time_spans() {
-        for (text, expect) in [("15m", 900_000), ("10s", 10_000), ("250ms", 250), ("1h30m", 5_400_000), ("0s", 0)] {
+        for (text, expect) in
+            [("15m", 900_000), ("10s", 10_000), ("250ms", 250), ("1h30m", 5_400_000), ("0s", 0), ("30d", 2_592_000_000)]
+        {
             assert_eq!(parse_duration(text), Ok(expect), "{text}");
         }
         for text in ["", "10", "-5s", "soon", "1 week of rest"] {
