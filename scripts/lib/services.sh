@@ -8,7 +8,7 @@ service_deadline_s=30
 # Where the parts listen for programs of this machine and of other Docker hosts on it. The bridge of an engine that was there before may
 # be elsewhere (Docker Desktop has it in a virtual machine); then this machine is all that is served.
 services_address() {
-  if ip -4 -o address | grep -qF " $gateway/"; then echo "$gateway"; else echo 127.0.0.1; fi
+  if [[ $(ip route get "$gateway" 2>/dev/null) == local* ]]; then echo "$gateway"; else echo 127.0.0.1; fi
 }
 
 start_nats() {
