@@ -83,8 +83,8 @@ impl FleetScenario {
         for (index, lease) in leases.into_iter().enumerate() {
             scenario.add_host(index + 1, lease, |settings| change(index + 1, settings)).await?;
         }
-        for host in 0..scenario.hosts.len() {
-            scenario.is_present(host, 0).await?;
+        for number in scenario.numbers() {
+            scenario.is_present(number, 0).await?;
         }
         Ok(scenario)
     }
@@ -140,18 +140,20 @@ impl FleetScenario {
     ///
     /// # Errors
     /// When it does not.
-    pub async fn start_executor(&mut self, host: usize) -> Result<()> {
-        let before = beat(&self.bus, &self.env, &self.hosts[host].name).await?;
-        self.hosts[host].executor.start()?;
-        self.is_present(host, before).await
+    pub async fn start_executor(&mut self, number: usize) -> Result<()> {
+        let FleetHost { name, executor, .. } = &mut self.hosts[number - 1];
+        let before = beat(&self.bus, &EnvName::new(&executor.settings.env)?, name).await?;
+        executor.start()?;
+        self.is_present(number, before).await
     }
 
-    async fn is_present(&mut self, host: usize, before: u64) -> Result<()> {
-        let (bus, env) = (&self.bus, &self.env);
-        let FleetHost { name, executor, .. } = &mut self.hosts[host];
+    async fn is_present(&mut self, number: usize, before: u64) -> Result<()> {
+        let bus = &self.bus;
+        let FleetHost { name, executor, .. } = &mut self.hosts[number - 1];
+        let env = EnvName::new(&executor.settings.env)?;
         until(&format!("the executor of {name} is present"), PRESENCE_LIMIT, async || {
             ensure!(executor.is_running(), "it ended");
-            ensure!(beat(bus, env, name).await? > before, "no new sign of life");
+            ensure!(beat(bus, &env, name).await? > before, "no new sign of life");
             Ok(())
         })
         .await
