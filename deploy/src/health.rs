@@ -15,8 +15,12 @@ pub struct Rules {
 pub enum ContainerState {
     Created,
     Running,
+    /// Frozen by somebody: it is there, and serves nobody.
+    Paused,
     Restarting,
-    Exited { code: i64 },
+    Exited {
+        code: i64,
+    },
 }
 
 /// The container's own health check; absent where the image and the compose file define none.
@@ -77,6 +81,7 @@ impl Judge {
             ContainerState::Exited { code: 0 } if self.rules.completes => Verdict::Ready,
             ContainerState::Exited { code } => Verdict::Failed(format!("the container exited with code {code}")),
             ContainerState::Restarting => Verdict::Failed("the container is being restarted".to_owned()),
+            ContainerState::Paused => self.not_yet("the container is paused".to_owned()),
             ContainerState::Created => self.not_yet("the container has not started".to_owned()),
             ContainerState::Running => self.observe_running(sample),
         }

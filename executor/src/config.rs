@@ -1,6 +1,7 @@
 //! The daemon's configuration: one TOML file, a few environment variables above it, every mistake told at once.
 
 mod decode;
+mod previews;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,6 +16,7 @@ use toml::de::DeTable;
 
 pub use decode::Problem;
 use decode::{Problems, Section};
+pub use previews::PreviewConfig;
 
 use crate::hands::{KEEP_RELEASES, MIN_FREE_BYTES, Policy, Risk};
 
@@ -24,6 +26,8 @@ pub const DEFAULT_PATH: &str = "/etc/landfall/executor.toml";
 
 const DEFAULT_STATE_DIR: &str = "/var/lib/landfall";
 const KEEP_RELEASES_MAX: u64 = 100;
+/// Longest name and longest value of a label, in bytes.
+const LABEL_MAX_BYTES: usize = 63;
 const DEFAULT_DOCKER_HOST: &str = "unix:///var/run/docker.sock";
 const DEFAULT_LOG_FILTER: &str = "info,async_nats=warn,sqlx=warn";
 /// Where Linux tells the machine's own name.
@@ -41,6 +45,8 @@ pub struct Config {
     pub docker: DockerConfig,
     pub trust: TrustConfig,
     pub apps: BTreeMap<AppName, AppConfig>,
+    /// Applications of which this host takes previews.
+    pub previews: BTreeMap<AppName, PreviewConfig>,
     pub policy: Policy,
     pub telemetry: TelemetryConfig,
 }
@@ -74,6 +80,16 @@ pub struct AppConfig {
     pub directory: PathBuf,
     /// Compose's project name.
     pub project: String,
+    pub drift: DriftPolicy,
+}
+
+/// What is done when somebody beside Landfall changes what runs. It is told in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DriftPolicy {
+    #[default]
+    Report,
+    /// The committed release is put back.
+    Repair,
 }
 
 #[derive(Debug, Clone)]
@@ -148,7 +164,7 @@ fn read(table: &DeTable<'_>, problems: &Problems<'_>, environment: Environment<'
         }
         None
     });
-    let labels = root.texts("labels").into_iter().collect();
+    let labels = read_labels(&root);
     let state_dir = over.or("LANDFALL_STATE_DIR", root.parsed_by("state_dir", absolute).map(Directory), || {
         Some(Directory(DEFAULT_STATE_DIR.into()))
     });
@@ -157,7 +173,11 @@ fn read(table: &DeTable<'_>, problems: &Problems<'_>, environment: Environment<'
     let bus = read_bus(root.section("bus"), &over);
     let docker = read_docker(root.section("docker"), environment);
     let trust = read_trust(root.section("trust"));
-    let apps = root.sections("apps").into_iter().filter_map(|(name, section)| read_app(name, section)).collect();
+    let apps: BTreeMap<AppName, AppConfig> =
+        root.sections("apps").into_iter().filter_map(|(name, section)| read_app(name, section)).collect();
+    refuse_shared_projects(&root, &apps);
+    let previews =
+        root.sections("previews").into_iter().filter_map(|(name, section)| previews::read(name, section)).collect();
     let policy = read_policy(root.section("policy"));
     let telemetry = read_telemetry(root.section("telemetry"));
     root.finish();
@@ -173,6 +193,7 @@ fn read(table: &DeTable<'_>, problems: &Problems<'_>, environment: Environment<'
         docker,
         trust,
         apps,
+        previews,
         policy,
         telemetry,
     })
@@ -287,8 +308,42 @@ fn read_app(name: AppName, section: Section<'_, '_>) -> Option<(AppName, AppConf
     let project = section.parsed_by("project", project);
     // Compose allows fewer characters than an application's name may have.
     let project = project.unwrap_or_else(|| name.as_str().to_lowercase());
+    let drift = section.parsed_by("drift", |text| match text {
+        "report" => Ok(DriftPolicy::Report),
+        "repair" => Ok(DriftPolicy::Repair),
+        other => Err(format!("{other:?} is nothing that is done about drift; there are \"report\" and \"repair\"")),
+    });
     section.finish();
-    Some((name, AppConfig { directory: directory?, project }))
+    Some((name, AppConfig { directory: directory?, project, drift: drift.unwrap_or_default() }))
+}
+
+/// Two applications in one project would remove each other's containers.
+fn refuse_shared_projects(root: &Section<'_, '_>, apps: &BTreeMap<AppName, AppConfig>) {
+    let mut owners = BTreeMap::new();
+    for (name, app) in apps {
+        if let Some(owner) = owners.insert(&app.project, name) {
+            let section = root.section("apps").section(name.as_str());
+            let hint = format!("give {name} a project of its own");
+            section.reject("project", format!("{:?} is the project of {owner} too", app.project), hint);
+        }
+    }
+}
+
+/// Labels are written as `role=web` where hosts are chosen by them, so they hold nothing that would be read otherwise there.
+fn read_labels(root: &Section<'_, '_>) -> BTreeMap<String, String> {
+    let labels: BTreeMap<String, String> = root.texts("labels").into_iter().collect();
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+    let section = root.section("labels");
+    for (name, value) in &labels {
+        for (what, text) in [("name", name), ("value", value)] {
+            if text.is_empty() || text.len() > LABEL_MAX_BYTES || !text.chars().all(fine) {
+                let message = format!("the label's {what} {text:.80?} cannot be used");
+                let hint = format!("1 to {LABEL_MAX_BYTES} of the characters A-Z a-z 0-9 - _ . /");
+                section.reject(name, message, hint);
+            }
+        }
+    }
+    labels
 }
 
 fn read_telemetry(section: Section<'_, '_>) -> TelemetryConfig {

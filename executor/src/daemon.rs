@@ -1,10 +1,13 @@
 //! The daemon: opens what it owns, starts its tasks, and then is one loop over everything that can happen.
 
-use std::collections::{BTreeMap, HashMap};
+mod workers;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use landfall_bus::Delivered;
+use landfall_deploy::Order;
 use landfall_schema::Timestamp;
 use landfall_schema::ids::{AppName, EventId};
 use landfall_schema::layout::ACK_PROGRESS_INTERVAL;
@@ -21,18 +24,19 @@ use uuid::Uuid;
 
 use crate::announce::{AnnounceError, Announcement, Announcer};
 use crate::causes;
-use crate::config::{AppConfig, Config};
+use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::gates::Gates;
-use crate::hands::{Hands, HandsConfig, StackConfig};
 use crate::identity::{IdentityError, StateDir};
-use crate::intake::{self, Facts, Handled, Ignored, MessageId, Refused, Standing, Verdict};
+use crate::intake::{self, Facts, Handled, Ignored, MessageId, PreviewFacts, Refused, Standing, Verdict};
 use crate::journal::{Journal, JournalError, Unfinished};
-use crate::link::{BusHandle, Delivery, Link, connect_options};
+use crate::link::{Delivery, Link, connect_options};
 use crate::outbox::{Outbox, OutboxBell};
 use crate::presence::Beat;
 use crate::settle::{self, Held, How};
-use crate::worker::{Crew, Job, Shared, Worker};
+use crate::worker::{Job, Shared};
+
+use workers::Workers;
 
 /// After the first SIGTERM the effects in hand may go on for this time; then they are parked. systemd's TimeoutStopSec is longer.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(25);
@@ -82,11 +86,12 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         host = %config.host, env = %config.env, key = %key.public(), apps = config.apps.len(), unfinished = unfinished.len(),
         "landfall-executor {} starts", env!("CARGO_PKG_VERSION")
     );
-    if config.apps.is_empty() {
+    if config.apps.is_empty() && config.previews.is_empty() {
         warn!("the configuration names no application, so this host takes no promotion");
     }
     let announcer = Arc::new(Announcer::new(config.env.clone(), config.host.clone(), key));
-    let daemon = Daemon::start(config, journal, announcer, unfinished)?;
+    let previews = journal.previews(&config.env, &config.host).await?;
+    let daemon = Daemon::start(config, journal, announcer, unfinished, &previews)?;
     daemon.resume_rollouts().await?;
     let ended = daemon.run(signals).await;
     drop(state);
@@ -112,14 +117,13 @@ impl Signals {
 }
 
 struct Daemon {
-    config: Config,
+    config: Arc<Config>,
     journal: Journal,
     announcer: Arc<Announcer>,
     bell: OutboxBell,
     held: Held,
-    inboxes: HashMap<AppName, mpsc::UnboundedSender<Job>>,
     fleet: Fleet,
-    workers: JoinSet<()>,
+    workers: Workers,
     deliveries: mpsc::Receiver<Delivery>,
     sweeps: mpsc::Receiver<Vec<Delivered>>,
     missed: mpsc::Receiver<Delivered>,
@@ -142,7 +146,9 @@ impl Daemon {
         journal: Journal,
         announcer: Arc<Announcer>,
         unfinished: Vec<Unfinished>,
+        previews: &[Order],
     ) -> Result<Self, DaemonError> {
+        let config = Arc::new(config);
         let (draining, parking, flushing) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (deliver, deliveries) = mpsc::channel(DELIVERIES_QUEUE);
@@ -159,6 +165,7 @@ impl Daemon {
         let outbox = Outbox::new(journal.clone(), bus.clone(), bell.clone(), settle);
         let changed = Arc::new(Notify::new());
         let shared = Shared {
+            env: config.env.clone(),
             journal: journal.clone(),
             announcer: Arc::clone(&announcer),
             bell: bell.clone(),
@@ -185,13 +192,13 @@ impl Daemon {
             miss,
             draining.clone(),
         );
-        let mut workers = JoinSet::new();
-        let inboxes = start_workers(&config, &shared, &bus, &fleet, &gates, unfinished, &mut workers)?;
+        let workers = Workers::start(Arc::clone(&config), shared, bus.clone(), &fleet, &gates, unfinished, previews)?;
         let beat = Beat {
             env: config.env.clone(),
             host: config.host.clone(),
             labels: config.labels.clone(),
             apps: config.apps.keys().cloned().collect(),
+            previews: config.previews.keys().cloned().collect(),
             state_dir: config.state_dir.clone(),
             docker_host: config.docker.host.clone(),
             journal: journal.clone(),
@@ -212,7 +219,6 @@ impl Daemon {
             announcer,
             bell,
             held: Held::default(),
-            inboxes,
             fleet,
             workers,
             deliveries,
@@ -232,8 +238,9 @@ impl Daemon {
 
     /// A host whose own deploy has ended still has its part in the rollout, and may have missed how it ended.
     async fn resume_rollouts(&self) -> Result<(), JournalError> {
-        let Config { host, env, apps, .. } = &self.config;
-        for app in apps.keys() {
+        let Config { host, env, apps, .. } = &*self.config;
+        let previews = self.journal.previews(env, host).await?;
+        for app in apps.keys().chain(previews.iter().map(|order| &order.promotion.app)) {
             if let Some(taken) = self.journal.newest(host, env, app).await? {
                 self.fleet.decide(&taken.order);
                 self.fleet.catch_up(env, app, taken.order.promotion.counter);
@@ -385,12 +392,16 @@ impl Daemon {
         standing: Option<Standing>,
     ) -> Result<Disposal, IntakeTrouble> {
         let now = Timestamp::now();
+        let here = self.journal.previews(&self.config.env, &self.config.host).await?;
+        let here: BTreeMap<AppName, AppName> =
+            here.into_iter().filter_map(|order| Some((order.promotion.app, order.promotion.preview?.of))).collect();
         let facts = Facts {
             host: &self.config.host,
             env: &self.config.env,
             labels: &self.config.labels,
             trusted: &self.config.trust.promote,
             apps: &self.config.apps,
+            previews: PreviewFacts { takes: &self.config.previews, here: &here },
             now,
             standing,
         };
@@ -404,7 +415,12 @@ impl Daemon {
             }
             Verdict::Take(taken) => {
                 self.journal.take(&taken, now).await?;
-                self.hand_over(Job::new(*taken));
+                if !self.workers.hand_over(Job::new(*taken)) {
+                    warn!(
+                        subject = delivered.subject,
+                        "nobody works on this; the journal takes it up at the next start"
+                    );
+                }
                 Ok(Disposal::Hold(id, How::Ack))
             }
             Verdict::Refuse { reason, refused } => {
@@ -456,15 +472,6 @@ impl Daemon {
         self.bell.ring();
         Ok(())
     }
-
-    fn hand_over(&self, job: Job) {
-        let app = job.taken.order.promotion.app.clone();
-        let Some(inbox) = self.inboxes.get(&app) else { return };
-        self.fleet.decide(&job.taken.order);
-        if inbox.send(job).is_err() {
-            warn!(%app, "this application is not worked on any more; the journal takes the promotion up at the next start");
-        }
-    }
 }
 
 /// What happens to the delivered message.
@@ -472,60 +479,6 @@ enum Disposal {
     /// Until its outcome is on the bus.
     Hold(MessageId, How),
     Settle(How),
-}
-
-/// One worker for each application; each begins with what it had in hand before the restart.
-fn start_workers(
-    config: &Config,
-    shared: &Shared,
-    bus: &BusHandle,
-    fleet: &Fleet,
-    gates: &Gates,
-    unfinished: Vec<Unfinished>,
-    workers: &mut JoinSet<()>,
-) -> Result<HashMap<AppName, mpsc::UnboundedSender<Job>>, DaemonError> {
-    let mut inboxes = HashMap::new();
-    for (app, settings) in &config.apps {
-        let hands = Hands::new(hands_config(config, app, settings), Arc::new(bus.clone()))
-            .map_err(|reason| DaemonError::Hands { app: app.clone(), reason: Box::new(reason) })?;
-        let (send, inbox) = mpsc::unbounded_channel();
-        let crew = Arc::new(Crew { hands, fleet: fleet.clone(), gates: gates.clone() });
-        workers.spawn(Worker::new(app.clone(), crew, inbox, shared.clone()).run());
-        inboxes.insert(app.clone(), send);
-    }
-    let mut strangers = BTreeMap::<AppName, usize>::new();
-    for Unfinished { taken, deploy_traceparent, entries } in unfinished {
-        let promotion = &taken.order.promotion;
-        let ours = inboxes.get(&promotion.app).filter(|_| promotion.env == config.env);
-        match ours {
-            // The worker was just started, so its inbox is open.
-            Some(inbox) => {
-                fleet.decide(&taken.order);
-                drop(inbox.send(Job { taken, entries, deploy_traceparent }));
-            }
-            None => *strangers.entry(promotion.app.clone()).or_default() += 1,
-        }
-    }
-    for (app, count) in strangers {
-        warn!(%app, count, "deploys that did not end belong to an application or environment that is not configured any more");
-    }
-    Ok(inboxes)
-}
-
-fn hands_config(config: &Config, app: &AppName, settings: &AppConfig) -> HandsConfig {
-    HandsConfig {
-        docker: Some(config.docker.host.clone()),
-        stack: StackConfig {
-            app: app.clone(),
-            directory: settings.directory.clone(),
-            project: Some(settings.project.clone()),
-        },
-        state_dir: config.state_dir.clone(),
-        policy: config.policy.clone(),
-        allowed_registries: config.allowed_registries.clone(),
-        keep_releases: config.keep_releases,
-        min_free_bytes: config.docker.min_free_disk_bytes,
-    }
 }
 
 fn ticking(period: Duration) -> Interval {

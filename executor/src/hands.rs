@@ -3,6 +3,8 @@
 //! In reading order: [`observe`] renders the stack ([`render`], [`compose`], [`settings`], [`policy`]) and looks at what runs
 //! ([`former`]); [`pull`] brings the images ([`credentials`]); [`backup`] and [`migrate`] ([`oneshot`], [`sql`]) run before anything is
 //! swapped; [`update`] swaps; [`prove`] ([`probe`]), [`smoke`] and [`bake`] watch; [`restore`] goes back; [`cleanup`] commits.
+//! [`mark`] keeps environments apart, [`partial`] leaves services alone, [`drift`] looks after a committed release, [`preview`] and
+//! [`remove`] are the beginning and the end of a preview.
 //! [`engine`] and [`process`] are the two ways out of this process, both with deadlines; [`redact`] keeps secrets in.
 
 mod backup;
@@ -10,19 +12,24 @@ mod bake;
 mod cleanup;
 mod compose;
 mod credentials;
+mod drift;
 mod engine;
 mod former;
 mod logs;
+mod mark;
 mod migrate;
 mod observe;
 mod oneshot;
 mod overrides;
+mod partial;
 mod policy;
+mod preview;
 mod probe;
 mod process;
 mod prove;
 mod pull;
 mod redact;
+mod remove;
 mod render;
 mod restore;
 mod settings;
@@ -30,22 +37,25 @@ mod smoke;
 mod sql;
 mod update;
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use landfall_deploy::{Effect, Evidence, Order};
 use landfall_schema::bundle::{Bundle, BundleError};
-use landfall_schema::ids::{AppName, Counter, ReleaseName};
+use landfall_schema::ids::{AppName, Counter, EnvName, ReleaseName};
 use landfall_schema::outcome::{Progress, Reason, ReasonCode};
 use landfall_schema::promotion::{BundleRef, Intent, Promotion};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub use compose::Compose;
+pub use drift::Drift;
 pub use policy::{Policy, Risk};
 
+use drift::Follower;
 use engine::Engine;
 use render::Stack;
 
@@ -61,6 +71,8 @@ const RENDERED_MAX: usize = 2;
 /// What the host's configuration says about one application.
 #[derive(Debug, Clone)]
 pub struct HandsConfig {
+    /// Part of the mark that every container gets.
+    pub env: EnvName,
     /// `unix:///var/run/docker.sock` or `tcp://host:port`; `None` is `DOCKER_HOST` or the default socket.
     pub docker: Option<String>,
     pub stack: StackConfig,
@@ -80,6 +92,8 @@ pub struct StackConfig {
     pub directory: PathBuf,
     /// The compose project; `None` is the application's name as Compose would normalise it.
     pub project: Option<String>,
+    /// For a preview: the directory whose files are copied into its own.
+    pub template: Option<PathBuf>,
 }
 
 impl StackConfig {
@@ -122,7 +136,8 @@ pub trait BundleSource: Send + Sync {
 /// Acts on one application of this host. Effects of one application are carried out one at a time.
 pub struct Hands {
     config: HandsConfig,
-    engine: Engine,
+    engine: Arc<Engine>,
+    follower: OnceLock<Follower>,
     compose: Compose,
     http: reqwest::Client,
     bundles: Arc<dyn BundleSource>,
@@ -138,9 +153,9 @@ impl Hands {
         // Whoever installs the provider first wins; every one of ours installs the same.
         drop(rustls::crypto::ring::default_provider().install_default());
         let http = probe::client().map_err(|error| internal("building the HTTP client", error))?;
-        let engine = Engine::new(config.docker.clone(), config.stack.project());
+        let engine = Arc::new(Engine::new(config.docker.clone(), config.stack.project()));
         let compose = Compose::find(config.docker.clone());
-        Ok(Self { config, engine, compose, http, bundles, rendered: Mutex::new(Vec::new()) })
+        Ok(Self { config, engine, follower: OnceLock::new(), compose, http, bundles, rendered: Mutex::new(Vec::new()) })
     }
 
     /// # Errors
@@ -161,7 +176,7 @@ impl Hands {
             Effect::Admit | Effect::AwaitRollout => {
                 Err(internal("waiting for the fleet", "that is no work for these hands"))
             }
-            Effect::Remove => Err(internal("removing the stack", "not known yet")),
+            Effect::Remove => self.remove(order, context).await,
         }
     }
 
@@ -189,11 +204,12 @@ impl Hands {
         self.config.state_dir.join("stacks").join(self.engine.project()).join(counter.0.to_string())
     }
 
-    async fn keep(&self, path: &std::path::Path, bytes: &[u8]) -> Result<(), Reason> {
-        if let Some(directory) = path.parent() {
-            tokio::fs::create_dir_all(directory).await.map_err(|error| internal("making the stack's folder", error))?;
-        }
-        tokio::fs::write(path, bytes).await.map_err(|error| internal("writing the stack's files", error))
+    /// Written aside and renamed, so that a crash leaves the former file or the new one whole.
+    async fn keep(&self, path: &Path, bytes: &[u8]) -> Result<(), Reason> {
+        let (path, bytes) = (path.to_owned(), bytes.to_vec());
+        let written = tokio::task::spawn_blocking(move || write_whole(&path, &bytes)).await;
+        let written = written.map_err(|error| internal("writing the stack's files", error))?;
+        written.map_err(|error| internal("writing the stack's files", error))
     }
 
     /// The rendered stack of the order; rendered again after a restart.
@@ -210,6 +226,10 @@ impl Hands {
         rendered.iter().find(|stack| stack.counter == counter).cloned()
     }
 
+    fn forget_rendered(&self) {
+        self.rendered.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn remember(&self, stack: &Arc<Stack>) {
         let mut rendered = self.rendered.lock().unwrap_or_else(PoisonError::into_inner);
         rendered.retain(|other| other.counter != stack.counter);
@@ -218,6 +238,16 @@ impl Hands {
             rendered.remove(0);
         }
     }
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let directory = path.parent().ok_or(std::io::ErrorKind::InvalidInput)?;
+    std::fs::create_dir_all(directory)?;
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    std::fs::File::open(directory)?.sync_all()
 }
 
 /// The bundle's own copy beside the compose files that it holds.

@@ -1,5 +1,7 @@
 //! Judges a delivered message: believed, and ours to carry out, or not. Pure: what the journal and the configuration know are arguments.
 
+mod preview;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -14,6 +16,8 @@ use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::promotion::Promotion;
 use landfall_schema::signature::{PublicKey, SignatureError, verify};
 use landfall_schema::subject::{ReleaseSubject, parse_release};
+
+pub use preview::{PreviewFacts, SEPARATOR};
 
 /// Highest counter that the journal can hold.
 const COUNTER_MAX: u64 = i64::MAX as u64;
@@ -77,6 +81,7 @@ pub struct Facts<'a, A> {
     pub labels: &'a BTreeMap<String, String>,
     pub trusted: &'a [PublicKey],
     pub apps: &'a BTreeMap<AppName, A>,
+    pub previews: PreviewFacts<'a>,
     pub now: Timestamp,
     /// Of the application that the subject names.
     pub standing: Option<Standing>,
@@ -119,7 +124,8 @@ pub fn judge<A>(message: &Delivered, facts: &Facts<'_, A>) -> Verdict {
         let text = format!("the subject {:?} is none of a release", cut(&message.subject));
         return Verdict::DeadLetter { reason: Reason::new(ReasonCode::Malformed, text), refused: None };
     };
-    if !facts.apps.contains_key(&subject.app) {
+    let is_app = facts.apps.contains_key(&subject.app);
+    if !is_app && !preview::may_be(&subject.app, facts.previews.takes) {
         return Verdict::Ignore(Ignored::NotOnThisHost);
     }
     let event = match believe(message, facts.trusted) {
@@ -132,7 +138,7 @@ pub fn judge<A>(message: &Delivered, facts: &Facts<'_, A>) -> Verdict {
     if facts.standing.is_some_and(|standing| standing.id == event.id && standing.counter == event.data.counter) {
         return Verdict::Ignore(Ignored::TakenAlready);
     }
-    if &event.data.env == facts.env && is_for_others(&event.data, facts) {
+    if &event.data.env == facts.env && (!is_app && event.data.preview.is_none() || is_for_others(&event.data, facts)) {
         return Verdict::Ignore(Ignored::NotOnThisHost);
     }
     match permitted(&event, &subject, facts) {
@@ -224,7 +230,7 @@ fn permitted<A>(event: &CloudEvent<Promotion>, subject: &ReleaseSubject, facts: 
             );
             refuse(ReasonCode::StaleCounter, text, "promote again; to go back use `landfall rollback`")
         }
-        _ => Ok(()),
+        _ => preview::check(promotion, facts.apps.contains_key(&promotion.app), facts.previews, facts.now),
     }
 }
 

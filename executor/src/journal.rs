@@ -2,6 +2,7 @@
 //! told. SQLite, written through to the disk before anything is done.
 
 mod rows;
+mod serving;
 
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -13,6 +14,7 @@ use landfall_schema::Timestamp;
 use landfall_schema::bundle::Bundle;
 use landfall_schema::ids::{AppName, EnvName, HostName};
 use landfall_schema::outcome::{OutcomeKind, ReasonCode};
+use landfall_schema::promotion::Intent;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row as _, Sqlite, Transaction};
 use thiserror::Error;
@@ -22,6 +24,7 @@ use crate::hands::Committed;
 use crate::intake::{Handled, MessageId, Standing, Taken};
 
 pub use rows::{Unfinished, Unpublished};
+pub use serving::Serving;
 
 /// The journal's file in the state directory.
 pub const FILE_NAME: &str = "journal.sqlite";
@@ -173,6 +176,7 @@ impl Journal {
     pub async fn take(&self, taken: &Taken, now: Timestamp) -> Result<(), JournalError> {
         let what = "record a promotion";
         let promotion = &taken.order.promotion;
+        let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO releases (env, app, counter, event_id, message, body, signature, traceparent, state, received_at) \
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?)",
@@ -186,10 +190,11 @@ impl Journal {
         .bind(taken.signature.as_deref())
         .bind(taken.traceparent.as_deref())
         .bind(now.as_millisecond())
-        .execute(&self.pool)
+        .execute(&mut *tx)
         .await
         .map_err(failed(what))?;
-        Ok(())
+        serving::remember(&mut tx, &taken.order).await?;
+        tx.commit().await.map_err(failed(what))
     }
 
     /// Records a message that was not taken, and what the bus must be told about it.
@@ -237,6 +242,9 @@ impl Journal {
         rows::set_state(&mut tx, step.order, step.terminal, step.at).await?;
         if matches!(step.terminal, Some(OutcomeKind::DeployRolledBack | OutcomeKind::DeployStuck)) {
             rows::take_back_commit(&mut tx, step.order).await?;
+        }
+        if step.terminal == Some(OutcomeKind::DeploySucceeded) && step.order.promotion.intent == Intent::Remove {
+            serving::forget(&mut tx, step.order).await?;
         }
         tx.commit().await.map_err(failed(what))
     }
@@ -291,7 +299,7 @@ impl Journal {
         let promotion = &order.promotion;
         let unreadable = |error: serde_json::Error| JournalError::Unreadable { what: error.to_string() };
         sqlx::query(
-            "INSERT INTO committed (env, app, counter, promotion, bundle, committed_at) VALUES (?, ?, ?, ?, ?, ?) \
+            "INSERT INTO committed (env, app, counter, promotion, bundle, committed_at, event_id) VALUES (?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (env, app, counter) DO NOTHING",
         )
         .bind(promotion.env.as_str())
@@ -300,6 +308,7 @@ impl Journal {
         .bind(serde_json::to_string(promotion).map_err(unreadable)?)
         .bind(serde_json::to_string(bundle).map_err(unreadable)?)
         .bind(now.as_millisecond())
+        .bind(order.id.to_string())
         .execute(&self.pool)
         .await
         .map_err(failed("commit a release"))?;

@@ -1,6 +1,6 @@
 //! Says that this host is here, what it runs, and whether its engine answers: twice a minute, and at once when something changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,8 @@ pub struct Beat<P> {
     pub host: HostName,
     pub labels: BTreeMap<String, String>,
     pub apps: Vec<AppName>,
+    /// Applications of which this host takes previews.
+    pub previews: BTreeSet<AppName>,
     pub state_dir: PathBuf,
     pub docker_host: String,
     pub journal: Journal,
@@ -70,7 +72,7 @@ impl<P: Publish> Beat<P> {
             disk_free_bytes: disk_free_bytes(&self.state_dir),
             key: self.announcer.public_key().to_string(),
             apps: self.running().await.map_err(|error| causes(&error))?,
-            previews: Default::default(),
+            previews: self.previews.clone(),
         };
         let announcement = self.announcer.presence(&presence, Timestamp::now()).map_err(|error| causes(&error))?;
         self.publisher.publish(&announcement).await.map_err(NotPublished::into_text)
@@ -78,7 +80,8 @@ impl<P: Publish> Beat<P> {
 
     async fn running(&self) -> Result<BTreeMap<AppName, Option<RunningRelease>>, JournalError> {
         let mut running = BTreeMap::new();
-        for app in &self.apps {
+        let previews = self.journal.previews(&self.env, &self.host).await?;
+        for app in self.apps.iter().chain(previews.iter().map(|order| &order.promotion.app)) {
             let newest = self.journal.committed(&self.env, app, 1).await?.pop();
             running.insert(
                 app.clone(),

@@ -1,6 +1,8 @@
 //! Runs the deploys of one application, one at a time: asks the machine, writes down, lets the hands act, tells the machine.
 
 mod deploy;
+mod drift;
+mod preview;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,23 +11,27 @@ use std::time::Duration;
 use landfall_deploy::{Effect, Evidence, Input, Order};
 use landfall_schema::Timestamp;
 use landfall_schema::bundle::Bundle;
-use landfall_schema::ids::{AppName, Counter};
+use landfall_schema::ids::{AppName, Counter, EnvName};
 use landfall_schema::outcome::{OutcomeKind, Reason, ReasonCode};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::announce::Announcer;
 use crate::causes;
+use crate::config::DriftPolicy;
 use crate::fleet::Fleet;
 use crate::gates::Gates;
-use crate::hands::{Context, Hands};
+use crate::hands::{Committed, Context, Drift, Hands};
 use crate::intake::{Taken, expired};
 use crate::journal::{Journal, JournalError};
 use crate::outbox::OutboxBell;
 use crate::pace::{Backoff, Throttle};
 
 use deploy::Deploy;
+use drift::Watch;
+use preview::Expiry;
 
 /// Between two attempts to write the journal, at least and at most.
 const JOURNAL_RETRY_MIN: Duration = Duration::from_millis(200);
@@ -44,6 +50,26 @@ pub trait CarryOut: Send + Sync + 'static {
 
     /// Told that the host went back, and why, before that is written down.
     fn taken_back(&self, order: &Order, cause: &Reason) -> impl Future<Output = ()> + Send;
+
+    /// Ticks when the engine tells of the stack's containers. `None`: nobody looks whether they are what was committed.
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
+    /// What of the stack is not as it was committed.
+    fn drifted(&self, _committed: &Committed) -> impl Future<Output = Result<Vec<Drift>, Reason>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
+    /// Brings these services back to what was committed, and proves it.
+    fn put_back(
+        &self,
+        _committed: &Committed,
+        _drifts: &[Drift],
+        _deadline: Instant,
+    ) -> impl Future<Output = Result<Evidence, Reason>> + Send {
+        async { Err(Reason::new(ReasonCode::Internal, "nobody puts anything back here")) }
+    }
 }
 
 /// The hands for what is done on this host, the fleet for what is waited for elsewhere, and the gates for what others should not try again.
@@ -68,6 +94,18 @@ impl CarryOut for Crew {
 
     async fn taken_back(&self, order: &Order, cause: &Reason) {
         self.gates.condemn(order, cause).await;
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.hands.changes())
+    }
+
+    async fn drifted(&self, committed: &Committed) -> Result<Vec<Drift>, Reason> {
+        self.hands.drifted(committed).await
+    }
+
+    async fn put_back(&self, committed: &Committed, drifts: &[Drift], deadline: Instant) -> Result<Evidence, Reason> {
+        self.hands.put_back(committed, drifts, deadline).await
     }
 }
 
@@ -98,6 +136,7 @@ impl Job {
 /// What all workers share.
 #[derive(Debug, Clone)]
 pub struct Shared {
+    pub env: EnvName,
     pub journal: Journal,
     pub announcer: Arc<Announcer>,
     pub bell: OutboxBell,
@@ -116,17 +155,47 @@ pub struct Worker<H> {
     pub inbox: mpsc::UnboundedReceiver<Job>,
     pub shared: Shared,
     waiting: Vec<Job>,
+    watch: Watch,
+    expiry: Expiry,
+}
+
+/// What a worker does next.
+enum Next {
+    Deploy(Job),
+    /// The preview's time is over.
+    Remove(Order),
+    /// Something happened to the stack's containers.
+    Look,
 }
 
 impl<H: CarryOut> Worker<H> {
     pub fn new(app: AppName, hands: Arc<H>, inbox: mpsc::UnboundedReceiver<Job>, shared: Shared) -> Self {
-        Self { app, hands, inbox, shared, waiting: Vec::new() }
+        let watch = Watch::new(hands.changes());
+        Self { app, hands, inbox, shared, waiting: Vec::new(), watch, expiry: Expiry::default() }
+    }
+
+    #[must_use]
+    pub fn on_drift(mut self, policy: DriftPolicy) -> Self {
+        self.watch.policy = policy;
+        self
     }
 
     /// Until the daemon drains.
     pub async fn run(mut self) {
-        while let Some(job) = self.next_job().await {
-            self.carry_out(job).await;
+        self.read_expiry().await;
+        while let Some(next) = self.next().await {
+            match next {
+                Next::Deploy(job) => {
+                    self.carry_out(job).await;
+                    self.watch.begin_anew();
+                    self.read_expiry().await;
+                }
+                Next::Remove(order) => self.remove_expired(&order).await,
+                Next::Look => {
+                    self.look().await;
+                    continue;
+                }
+            }
             self.shared.changed.notify_one();
             if let Err(error) = self.shared.journal.prune(self.shared.keep_releases + 1, Timestamp::now()).await {
                 error!(app = %self.app, error = causes(&error), "the journal was not cleaned up");
@@ -135,7 +204,7 @@ impl<H: CarryOut> Worker<H> {
     }
 
     /// What was begun before a restart comes first; else the newest, and those before it are superseded.
-    async fn next_job(&mut self) -> Option<Job> {
+    async fn next(&mut self) -> Option<Next> {
         loop {
             while let Ok(job) = self.inbox.try_recv() {
                 self.waiting.push(job);
@@ -145,17 +214,19 @@ impl<H: CarryOut> Worker<H> {
             }
             self.waiting.sort_by_key(Job::counter);
             if let Some(begun) = self.waiting.iter().position(Job::has_begun) {
-                return Some(self.waiting.remove(begun));
+                return Some(Next::Deploy(self.waiting.remove(begun)));
             }
             if let Some(newest) = self.waiting.pop() {
                 for older in std::mem::take(&mut self.waiting) {
                     let text = format!("promotion {} came before this one was begun", newest.counter());
                     self.end(&older, OutcomeKind::DeploySuperseded, Reason::new(ReasonCode::Superseded, text)).await;
                 }
-                return Some(newest);
+                return Some(Next::Deploy(newest));
             }
             tokio::select! {
                 job = self.inbox.recv() => self.waiting.push(job?),
+                order = self.expiry.reached() => return Some(Next::Remove(order)),
+                () = self.watch.due() => return Some(Next::Look),
                 () = self.shared.draining.cancelled() => return None,
             }
         }
@@ -166,6 +237,11 @@ impl<H: CarryOut> Worker<H> {
         let now = Timestamp::now();
         if !job.has_begun() && now >= promotion.expires_at {
             return self.end(&job, OutcomeKind::DeployRefused, expired(promotion, now)).await;
+        }
+        if !job.has_begun()
+            && let Some(reason) = preview::is_over(promotion, now)
+        {
+            return self.end(&job, OutcomeKind::DeployRefused, reason).await;
         }
         if job.has_begun() {
             info!(app = %self.app, release = %promotion.release, counter = promotion.counter.0, "going on after a restart");

@@ -37,7 +37,7 @@ pub enum BundleError {
     UnknownVersion(u32),
     #[error("the bundle holds no compose file")]
     Empty,
-    #[error("the bundle's file name {0:?} is not a plain file name")]
+    #[error("the bundle's file name {0:?} is not a plain file name, or is one that hosts use themselves")]
     BadName(String),
 }
 
@@ -87,9 +87,34 @@ impl Bundle {
     }
 }
 
+/// Hosts write their own files of these names beside the bundle's.
+const RESERVED_NAMES: [&str; 2] = ["landfall.override.yml", "former.override.yml"];
+const RESERVED_SUFFIX: &str = ".landfall.json";
+
 fn is_plain_file_name(name: &str) -> bool {
     !name.is_empty()
+        && !RESERVED_NAMES.contains(&name)
+        && !name.ends_with(RESERVED_SUFFIX)
         && name.len() <= 128
         && !name.starts_with(['.', '-'])
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_hosts_use_are_refused() {
+        let named = |name: &str| Bundle {
+            version: BUNDLE_VERSION,
+            compose: vec![BundleFile { name: name.to_owned(), content: "services: {}".to_owned() }],
+        };
+        for bad in ["landfall.override.yml", "former.override.yml", "bundle.landfall.json", "../x.yml", ".env", ""] {
+            assert!(matches!(named(bad).encode(), Err(BundleError::BadName(_))), "{bad}");
+        }
+        for good in ["compose.yml", "landfall.yml", "override.landfall.yml"] {
+            assert!(named(good).encode().is_ok(), "{good}");
+        }
+    }
 }

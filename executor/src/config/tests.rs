@@ -56,6 +56,9 @@ fn every_example_in_the_default_config_is_valid_and_every_default_is_the_default
     assert_eq!(config.telemetry.log_filter, bare.telemetry.log_filter);
     assert_eq!(config.labels["region"], "eu-central");
     assert_eq!(config.apps[&"shop".parse().unwrap()].project, "shop");
+    assert_eq!(config.apps[&"shop".parse().unwrap()].drift, DriftPolicy::Report);
+    let previews = &config.previews[&"shop".parse().unwrap()];
+    assert_eq!((previews.max, previews.max_lifetime.as_secs()), (10, 72 * 3_600));
     assert_eq!(config.bus.user.as_deref(), Some("executor"));
     assert!(
         Risk::ALL.iter().all(|risk| DEFAULT_CONFIG.contains(risk.setting())),
@@ -70,6 +73,8 @@ state_dir = "var/lib"
 keep_releases = 0
 keep_relases = 4
 allowed_registries = ["ok.example", "https://no.example", 3]
+[labels]
+role = "a,b"
 [bus]
 url = "http://127.0.0.1"
 user = "executor"
@@ -93,24 +98,26 @@ log_format = "xml"
 line 2, column 13: state_dir: "var/lib" is not an absolute path
 line 3, column 17: keep_releases: is 0, allowed is 1 to 100
 line 4, column 1: keep_relases: is no setting of the executor
-  hint: known here are: allowed_registries, apps, bus, docker, env, host, keep_releases, labels, policy, state_dir, telemetry, trust; see `landfall-executor --print-default-config`
+  hint: known here are: allowed_registries, apps, bus, docker, env, host, keep_releases, labels, policy, previews, state_dir, telemetry, trust; see `landfall-executor --print-default-config`
 line 5, column 37: allowed_registries: "https://no.example" is no registry or repository prefix; expected e.g. registry.example.org/team
 line 5, column 59: allowed_registries: is an integer, expected a text in quotes
-line 7, column 7: bus.url: is no address of a NATS server; it starts with nats:// or tls://
-line 8, column 8: bus.user: stands beside creds
+line 7, column 8: labels.role: the label's value "a,b" cannot be used
+  hint: 1 to 63 of the characters A-Z a-z 0-9 - _ . /
+line 9, column 7: bus.url: is no address of a NATS server; it starts with nats:// or tls://
+line 10, column 8: bus.user: stands beside creds
   hint: use one of both: creds, or user and password_file
-line 8, column 8: bus.user: stands alone
+line 10, column 8: bus.user: stands alone
   hint: user and password_file belong together
-line 9, column 9: bus.creds: /nowhere/host.creds cannot be opened: No such file or directory (os error 2)
-line 11, column 8: docker.host: "docker.sock" is no address of a Docker engine; expected unix:///… or tcp://…
-line 12, column 17: docker.min_free_disk: "1 gig" is no amount of bytes; expected e.g. "500 MB" or "2 GiB"
-line 14, column 12: trust.promote: KEY
-line 14, column 21: trust.promote: KEY
-line 15, column 7: apps.a/b: the application name "a/b" contains '/'; allowed are A-Z a-z 0-9 _ -
-line 18, column 11: apps.shop.project: "Shop" is no name of a Compose project; allowed are a-z 0-9 - _, beginning with a letter or digit
-line 20, column 20: policy.allow_privileged: is a string, expected true or false
-line 21, column 1: policy.allow_everything: is no setting of the executor
-line 23, column 14: telemetry.log_format: "xml" is no log format; there are "human" and "json"
+line 11, column 9: bus.creds: /nowhere/host.creds cannot be opened: No such file or directory (os error 2)
+line 13, column 8: docker.host: "docker.sock" is no address of a Docker engine; expected unix:///… or tcp://…
+line 14, column 17: docker.min_free_disk: "1 gig" is no amount of bytes; expected e.g. "500 MB" or "2 GiB"
+line 16, column 12: trust.promote: KEY
+line 16, column 21: trust.promote: KEY
+line 17, column 7: apps.a/b: the application name "a/b" contains '/'; allowed are A-Z a-z 0-9 _ -
+line 20, column 11: apps.shop.project: "Shop" is no name of a Compose project; allowed are a-z 0-9 - _, beginning with a letter or digit
+line 22, column 20: policy.allow_privileged: is a string, expected true or false
+line 23, column 1: policy.allow_everything: is no setting of the executor
+line 25, column 14: telemetry.log_format: "xml" is no log format; there are "human" and "json"
 apps.shop.directory: is missing
   hint: where the stack's .env is, e.g. directory = "/opt/shop"
 env: is missing
@@ -174,4 +181,16 @@ fn amounts_of_bytes() {
     for text in ["", "GB", "-1", "1.5 GB", "99999999999 TiB"] {
         bytes(text).unwrap_err();
     }
+}
+
+#[test]
+fn applications_and_previews() {
+    let text = with_key(DEFAULT_CONFIG)
+        + "[apps.a]\ndirectory = \"/opt/a\"\ndrift = \"repair\"\n[apps.b]\ndirectory = \"/opt/b\"\ndrift = \"ignore\"\nproject = \"a\"\n\
+           [previews.a]\ndirectory = \"/opt/p\"\nmax_lifetime = \"soon\"\nmax = 0\n";
+    let said = shown(&text);
+    assert!(said.contains("apps.b.drift: \"ignore\" is nothing that is done about drift"), "{said}");
+    assert!(said.contains("apps.b.project: \"a\" is the project of a too"), "{said}");
+    assert!(said.contains("previews.a.max_lifetime: \"soon\" is no lifetime"), "{said}");
+    assert!(said.contains("previews.a.max: is 0, allowed is 1 to 1000"), "{said}");
 }

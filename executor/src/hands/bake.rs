@@ -71,6 +71,7 @@ impl Hands {
             (ContainerState::Exited { code }, _) => {
                 fail(ReasonCode::ContainerExited, format!("the container exited with code {code}"))
             }
+            (ContainerState::Paused, _) => fail(ReasonCode::Unhealthy, "the container was paused".to_owned()),
             (ContainerState::Restarting, _) => fail(ReasonCode::Restarting, "the container restarted".to_owned()),
             (_, Some(HealthState::Unhealthy)) => {
                 fail(ReasonCode::Unhealthy, "the container became unhealthy".to_owned())

@@ -34,7 +34,7 @@ impl Hands {
         good.into_iter().rev().take(self.config.keep_releases).chain([current.0]).collect()
     }
 
-    async fn remove_old_images(&self, kept: &BTreeSet<u64>) -> Result<u32, Reason> {
+    pub(crate) async fn remove_old_images(&self, kept: &BTreeSet<u64>) -> Result<u32, Reason> {
         let docker = self.engine.docker()?;
         let own = format!("{KEEPER}/{}/", repository_part(self.engine.project()));
         let filters = HashMap::from([("reference", vec![format!("{own}*")])]);

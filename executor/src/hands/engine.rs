@@ -168,6 +168,15 @@ impl Engine {
         Ok(containers)
     }
 
+    /// Every container that is marked as the project's, whatever else it lacks.
+    pub(crate) async fn container_ids(&self) -> Result<Vec<String>, Reason> {
+        let filters = HashMap::from([("label", vec![format!("{LABEL_PROJECT}={}", self.project)])]);
+        let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+        let docker = self.docker()?;
+        let listed = self.call("listing containers", docker.list_containers(Some(options))).await?;
+        Ok(listed.into_iter().filter_map(|summary| summary.id).collect())
+    }
+
     /// `None` when there is no such container.
     pub(crate) async fn inspect(
         &self,
@@ -183,7 +192,7 @@ impl Engine {
         self.optional("inspecting an image", docker.inspect_image(image)).await
     }
 
-    async fn optional<T>(
+    pub(crate) async fn optional<T>(
         &self,
         doing: &str,
         call: impl Future<Output = Result<T, bollard::errors::Error>>,

@@ -2,12 +2,14 @@
 
 use landfall_deploy::input::{Deadlines, Observed};
 use landfall_deploy::{Former, Order};
+use landfall_schema::ids::ServiceName;
 use landfall_schema::outcome::Reason;
 use landfall_schema::stack::{BACKUP_DEADLINE_MS, MIGRATE_DEADLINE_MS, READY_DEADLINE_MS, Role, SMOKE_DEADLINE_MS};
 
 use super::former::Preexisting;
-use super::render::Stack;
-use super::{Context, Hands, effect_deadline, is_rollback, policy};
+use super::policy::HostPaths;
+use super::render::{Kind, Service, Stack};
+use super::{Context, Hands, effect_deadline, is_rollback, policy, preview};
 
 /// Beyond what the settings give a step, the time to start it and to tell how it went.
 const STEP_SLACK_MS: u64 = 10_000;
@@ -24,7 +26,17 @@ impl Hands {
             self.engine.containers().await
         };
         let (containers, stack) = tokio::try_join!(engine, self.render(promotion, &bundle, effect_deadline(context)))?;
-        self.config.policy.check(&stack.model, self.engine.socket().as_deref())?;
+        self.check_ours(&containers)?;
+        let paths = HostPaths {
+            engine_socket: self.engine.socket(),
+            state_dir: self.config.state_dir.clone(),
+            stack_dir: self.config.stack.directory.clone(),
+        };
+        self.config.policy.check(&stack.model, &paths)?;
+        if promotion.preview.is_some() {
+            preview::check_contained(&stack.model, self.engine.project(), &self.config.stack.directory)?;
+        }
+        let touched = self.decide_touched(order, context, &stack, &containers).await?;
         let former = match &context.former {
             Some(former) => Some(Former {
                 release: Some(former.release.clone()),
@@ -37,12 +49,14 @@ impl Hands {
                 found.map(|found| Former { release: None, counter: None, images: found.images() })
             }
         };
-        let migrates = !is_rollback(promotion);
+        // A service that stays as it is has nothing to migrate.
+        let migrates =
+            !is_rollback(promotion) && touched.is_none_or(|names| migrating(&stack).any(|m| names.contains(m)));
         Ok(Observed {
             former,
             services: stack.serving().map(|service| service.name.clone()).collect(),
             has_backup: migrates && has_backup(&stack),
-            has_migrations: migrates && has_migrations(&stack),
+            has_migrations: migrates && migrating(&stack).next().is_some(),
             smoke_tests: u32::try_from(stack.settings.smoke.len()).unwrap_or(u32::MAX),
             bake_ms: bake_ms(&stack, order),
             warning: None,
@@ -55,9 +69,11 @@ fn has_backup(stack: &Stack) -> bool {
     stack.one_shots(Role::Backup).next().is_some() || stack.serving().any(|service| !service.settings.backup.is_empty())
 }
 
-fn has_migrations(stack: &Stack) -> bool {
-    stack.one_shots(Role::Migrate).next().is_some()
-        || stack.services.values().any(|service| service.settings.migrations.is_some())
+/// Services with migrations, and those that are one.
+fn migrating(stack: &Stack) -> impl Iterator<Item = &ServiceName> {
+    let migrates =
+        |service: &&Service| service.kind == Kind::OneShot(Role::Migrate) || service.settings.migrations.is_some();
+    stack.services.values().filter(migrates).map(|service| &service.name)
 }
 
 /// The promotion's own bake time wins over the stack's.

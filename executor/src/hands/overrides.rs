@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use landfall_schema::ids::ServiceName;
 use serde_json::{Map, Value, json};
 
+use super::mark::Mark;
 use super::render::Service;
 
 pub(crate) const FILE: &str = "landfall.override.yml";
@@ -22,7 +23,13 @@ pub(crate) fn pins(images: &BTreeMap<ServiceName, String>) -> String {
 
 /// Pins images, and keeps one-shot services out of `up`: by a profile, and by taking them out of the others' `depends_on`.
 /// Neither is part of what Compose compares to decide whether a container must be made anew.
-pub(crate) fn full(images: &BTreeMap<ServiceName, String>, services: &BTreeMap<ServiceName, Service>) -> String {
+/// The mark is, so that services in `unmarked` go without it.
+pub(crate) fn full(
+    images: &BTreeMap<ServiceName, String>,
+    services: &BTreeMap<ServiceName, Service>,
+    mark: &Mark,
+    unmarked: &BTreeSet<ServiceName>,
+) -> String {
     let asleep: BTreeSet<&ServiceName> =
         services.values().filter(|service| service.is_one_shot()).map(|service| &service.name).collect();
     let mut entries = Vec::new();
@@ -30,6 +37,9 @@ pub(crate) fn full(images: &BTreeMap<ServiceName, String>, services: &BTreeMap<S
         let mut fields = Vec::new();
         if let Some(image) = images.get(&service.name) {
             fields.push(format!("\"image\": {}, \"pull_policy\": \"never\"", json!(image)));
+        }
+        if !unmarked.contains(&service.name) {
+            fields.push(format!("\"labels\": {}", mark.labels()));
         }
         if asleep.contains(&service.name) {
             fields.push(format!("\"profiles\": !override {}", json!([ONE_SHOT_PROFILE])));
@@ -81,12 +91,16 @@ mod tests {
         .map(|service| (service.name.clone(), service))
         .into();
         let images = BTreeMap::from([("app".parse().unwrap(), "r/app@sha256:1".to_owned())]);
+        let mark = Mark { env: "staging".parse().unwrap(), app: "shop".parse().unwrap() };
+        let labels = r#""labels": {"dev.landfall.app":"shop","dev.landfall.env":"staging"}"#;
         let expect = r#"{ "services": {
-  "app": { "image": "r/app@sha256:1", "pull_policy": "never", "depends_on": !override {"db":{"condition":"service_healthy","required":true}} },
-  "migrator": { "profiles": !override ["landfall-oneshot"] },
+  "app": { "image": "r/app@sha256:1", "pull_policy": "never", LABELS, "depends_on": !override {"db":{"condition":"service_healthy","required":true}} },
+  "db": { LABELS },
+  "migrator": { LABELS, "profiles": !override ["landfall-oneshot"] },
   "web": { "depends_on": !reset {} }
 } }
 "#;
-        assert_eq!(full(&images, &services), expect);
+        let unmarked = BTreeSet::from(["web".parse().unwrap()]);
+        assert_eq!(full(&images, &services, &mark, &unmarked), expect.replace("LABELS", labels));
     }
 }

@@ -27,10 +27,14 @@ pub enum Risk {
     Devices,
     /// Compose's `provider`, which runs a program of the host.
     HostPrograms,
+    /// Files that the host itself, or this executor, lives from.
+    HostFiles,
+    /// Namespaces or volumes of a container outside of the stack.
+    ForeignContainers,
 }
 
 impl Risk {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Privileged,
         Self::HostNetwork,
         Self::HostPid,
@@ -41,6 +45,8 @@ impl Risk {
         Self::Capabilities,
         Self::Devices,
         Self::HostPrograms,
+        Self::HostFiles,
+        Self::ForeignContainers,
     ];
 
     /// The key of the configuration's `[policy]` that allows it.
@@ -56,6 +62,8 @@ impl Risk {
             Self::Capabilities => "allow_capabilities",
             Self::Devices => "allow_devices",
             Self::HostPrograms => "allow_host_programs",
+            Self::HostFiles => "allow_host_files",
+            Self::ForeignContainers => "allow_foreign_containers",
         }
     }
 }
@@ -73,6 +81,8 @@ impl fmt::Display for Risk {
             Self::Capabilities => "a capability that can take over the host",
             Self::Devices => "a device of the host",
             Self::HostPrograms => "to run a program of the host",
+            Self::HostFiles => "files that the host lives from",
+            Self::ForeignContainers => "what belongs to a container outside of the stack",
         })
     }
 }
@@ -95,29 +105,51 @@ const SOCKETS: [&str; 5] = [
 /// The engine's own data: as good as its socket.
 const ENGINE_DATA: [&str; 2] = ["/var/lib/docker", "/var/lib/containerd"];
 
+/// The host itself; below [`HostPaths::state_dir`] there are keys and the journal too.
+const HOST_FILES: [&str; 5] = ["/etc", "/root", "/proc", "/sys", "/boot"];
+/// What stacks commonly mount to tell time and to check certificates; fine as long as they cannot write to it.
+const HARMLESS_TO_READ: [&str; 4] = ["/etc/localtime", "/etc/timezone", "/etc/ssl/certs", "/etc/ca-certificates"];
+
+/// Places on this host that matter to what may be mounted.
+pub(crate) struct HostPaths {
+    pub(crate) engine_socket: Option<PathBuf>,
+    /// The executor's own.
+    pub(crate) state_dir: PathBuf,
+    /// The stack's own, wherever it is.
+    pub(crate) stack_dir: PathBuf,
+}
+
 impl Policy {
     /// # Errors
     /// [`ReasonCode::PolicyViolation`] that names service and rule.
-    pub(crate) fn check(&self, model: &Value, engine_socket: Option<&Path>) -> Result<(), Reason> {
+    pub(crate) fn check(&self, model: &Value, paths: &HostPaths) -> Result<(), Reason> {
         let services = model.get("services").and_then(Value::as_object);
         for (name, service) in services.into_iter().flatten() {
             let mut risks = service_risks(service);
-            risks.extend(mounted(service).filter_map(|path| mount_risk(&path, engine_socket)));
+            risks.extend(mounted(service).filter_map(|mount| mount_risk(&mount, paths)));
             self.refuse(&format!("service {name} asks for"), &risks)?;
         }
         for kind in ["volumes", "secrets", "configs"] {
             let entries = model.get(kind).and_then(Value::as_object);
             for (name, entry) in entries.into_iter().flatten() {
-                let sources = [entry.get("file"), entry.pointer("/driver_opts/device")];
-                let risks: Vec<Risk> = sources
+                let path = |value: Option<&Value>| {
+                    value.and_then(Value::as_str).filter(|path| path.starts_with('/')).map(PathBuf::from)
+                };
+                let file = path(entry.get("file"));
+                let mut risks: Vec<Risk> = [file.clone(), path(entry.pointer("/driver_opts/device"))]
                     .into_iter()
                     .flatten()
-                    .filter_map(Value::as_str)
-                    .filter(|path| path.starts_with('/'))
-                    .filter_map(|path| mount_risk(Path::new(path), engine_socket))
+                    .filter_map(|path| mount_risk(&Mount { path, read_only: false }, paths))
                     .collect();
+                // Compose hands the file's content to the container, whoever may read it on this host.
+                risks.extend(file.is_some_and(|file| !is_within(&file, &paths.stack_dir)).then_some(Risk::HostFiles));
                 self.refuse(&format!("{kind}.{name} asks for"), &risks)?;
             }
+        }
+        let networks = model.get("networks").and_then(Value::as_object);
+        for (name, network) in networks.into_iter().flatten() {
+            let is_host = ["name", "driver"].iter().any(|key| network.get(key).and_then(Value::as_str) == Some("host"));
+            self.refuse(&format!("networks.{name} asks for"), if is_host { &[Risk::HostNetwork] } else { &[] })?;
         }
         Ok(())
     }
@@ -149,7 +181,13 @@ fn service_risks(service: &Value) -> Vec<Risk> {
         let capability = capability.to_ascii_uppercase();
         DANGEROUS_CAPABILITIES.contains(&capability.trim_start_matches("CAP_"))
     });
+    let foreign = ["network_mode", "pid", "ipc", "uts", "userns_mode", "cgroup"]
+        .iter()
+        .any(|key| service.get(key).and_then(Value::as_str).is_some_and(|value| value.starts_with("container:")))
+        || strings(service.get("volumes_from")).any(|from| from.starts_with("container:"))
+        || filled("external_links");
     [
+        (foreign, Risk::ForeignContainers),
         (
             is_true(service.get("privileged")) || hooks.clone().any(|hook| is_true(hook.get("privileged"))),
             Risk::Privileged,
@@ -172,29 +210,52 @@ fn strings(list: Option<&Value>) -> impl Iterator<Item = &str> {
     list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
 }
 
-fn mounted(service: &Value) -> impl Iterator<Item = PathBuf> {
+struct Mount {
+    path: PathBuf,
+    read_only: bool,
+}
+
+fn mounted(service: &Value) -> impl Iterator<Item = Mount> {
     let volumes = service.get("volumes").and_then(Value::as_array).into_iter().flatten();
-    volumes
-        .filter(|volume| volume.get("type").and_then(Value::as_str) == Some("bind"))
-        .filter_map(|volume| volume.get("source")?.as_str().map(PathBuf::from))
+    volumes.filter(|volume| volume.get("type").and_then(Value::as_str) == Some("bind")).filter_map(|volume| {
+        let read_only = volume.get("read_only").and_then(Value::as_bool) == Some(true);
+        Some(Mount { path: PathBuf::from(volume.get("source")?.as_str()?), read_only })
+    })
 }
 
 /// A link to the socket is the socket, so both what is written and what it leads to are looked at.
-fn mount_risk(path: &Path, engine_socket: Option<&Path>) -> Option<Risk> {
-    let written = lexical(path);
-    let real = std::fs::canonicalize(path).unwrap_or_else(|_| written.clone());
+fn mount_risk(mount: &Mount, paths: &HostPaths) -> Option<Risk> {
+    let written = lexical(&mount.path);
+    let real = std::fs::canonicalize(&mount.path).unwrap_or_else(|_| written.clone());
+    let harmless =
+        mount.read_only && HARMLESS_TO_READ.iter().any(|path| written.starts_with(path) && !written.ends_with(".."));
     [written, real].iter().find_map(|path| {
         if path == Path::new("/") {
             return Some(Risk::RootMount);
         }
-        let holds_socket = SOCKETS.iter().map(Path::new).chain(engine_socket).any(|socket| socket.starts_with(path));
+        let socket = paths.engine_socket.as_deref();
+        let holds_socket = SOCKETS.iter().map(Path::new).chain(socket).any(|socket| socket.starts_with(path));
         let in_engine_data = ENGINE_DATA.iter().any(|data| Path::new(data).starts_with(path) || path.starts_with(data));
-        (holds_socket || in_engine_data).then_some(Risk::DockerSocket)
+        if holds_socket || in_engine_data {
+            return Some(Risk::DockerSocket);
+        }
+        if is_within(path, &paths.stack_dir) {
+            return None;
+        }
+        let of_host = HOST_FILES.iter().any(|folder| path.starts_with(folder));
+        let of_executor = path.starts_with(&paths.state_dir) || paths.state_dir.starts_with(path);
+        (of_executor || of_host && !harmless).then_some(Risk::HostFiles)
     })
 }
 
+/// Whether the path, as it is written or where it leads to, is below the folder.
+fn is_within(path: &Path, folder: &Path) -> bool {
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| lexical(path));
+    real(path).starts_with(real(folder))
+}
+
 /// Resolves `.` and `..` without asking the file system.
-fn lexical(path: &Path) -> PathBuf {
+pub(crate) fn lexical(path: &Path) -> PathBuf {
     let mut resolved = PathBuf::from("/");
     for component in path.components() {
         match component {
@@ -239,9 +300,17 @@ mod tests {
     use landfall_schema::ids::Digest;
     use serde_json::json;
 
+    fn paths() -> HostPaths {
+        HostPaths {
+            engine_socket: Some("/srv/engine.sock".into()),
+            state_dir: "/srv/landfall/state".into(),
+            stack_dir: "/root/shop".into(),
+        }
+    }
+
     fn check(service: Value, expect: Option<Risk>) {
         let model = json!({ "services": { "app": service.clone() } });
-        let found = Policy::default().check(&model, Some(Path::new("/srv/engine.sock")));
+        let found = Policy::default().check(&model, &paths());
         match expect {
             None => assert_eq!(found, Ok(()), "{service}"),
             Some(risk) => {
@@ -254,7 +323,7 @@ mod tests {
                 );
                 assert!(reason.hint.unwrap().contains(risk.setting()), "{service}");
                 let allowing = Policy { allow: BTreeSet::from([risk]) };
-                assert_eq!(allowing.check(&model, None), Ok(()), "{service}");
+                assert_eq!(allowing.check(&model, &paths()), Ok(()), "{service}");
             }
         }
     }
@@ -282,6 +351,29 @@ mod tests {
         check(bind("/var/run/docker.sock"), Some(Risk::DockerSocket));
         check(bind("/var/./run/"), Some(Risk::DockerSocket));
         check(bind("/opt/../"), Some(Risk::RootMount));
+        for path in [
+            "/etc",
+            "/etc/landfall",
+            "/root/.ssh",
+            "/proc",
+            "/sys/fs",
+            "/boot",
+            "/srv/landfall",
+            "/srv/landfall/state/x",
+        ] {
+            check(bind(path), Some(Risk::HostFiles));
+        }
+        check(bind("/root/shop/data"), None);
+        check(bind("/root/shop/../other"), Some(Risk::HostFiles));
+        let read = |source: &str| json!({ "volumes": [{ "type": "bind", "source": source, "target": "/x", "read_only": true }] });
+        check(read("/etc/localtime"), None);
+        check(bind("/etc/localtime"), Some(Risk::HostFiles));
+        check(read("/etc/shadow"), Some(Risk::HostFiles));
+        check(json!({ "network_mode": "container:other" }), Some(Risk::ForeignContainers));
+        check(json!({ "network_mode": "service:db" }), None);
+        check(json!({ "pid": "container:other" }), Some(Risk::ForeignContainers));
+        check(json!({ "volumes_from": ["container:other"] }), Some(Risk::ForeignContainers));
+        check(json!({ "volumes_from": ["db:ro"] }), None);
     }
 
     #[test]
@@ -289,15 +381,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let link = folder.path().join("innocent");
         std::os::unix::fs::symlink("/", &link).unwrap();
-        assert_eq!(mount_risk(&link, None), Some(Risk::RootMount));
+        assert_eq!(mount_risk(&Mount { path: link, read_only: false }, &paths()), Some(Risk::RootMount));
     }
 
     #[test]
     fn volumes_and_secrets_are_looked_at() {
         let model = json!({ "volumes": { "v": { "driver_opts": { "type": "none", "o": "bind", "device": "/" } } } });
-        assert!(Policy::default().check(&model, None).unwrap_err().message.contains("volumes.v"));
+        assert!(Policy::default().check(&model, &paths()).unwrap_err().message.contains("volumes.v"));
         let model = json!({ "secrets": { "s": { "file": "/run/docker.sock" } } });
-        assert!(Policy::default().check(&model, None).unwrap_err().message.contains("secrets.s"));
+        assert!(Policy::default().check(&model, &paths()).unwrap_err().message.contains("secrets.s"));
+        let secret = |path: &str| json!({ "secrets": { "s": { "file": path } } });
+        assert!(Policy::default().check(&secret("/opt/other/secret"), &paths()).is_err());
+        assert_eq!(Policy::default().check(&secret("/root/shop/secret"), &paths()), Ok(()));
+        for network in [json!({ "name": "host" }), json!({ "driver": "host" })] {
+            let reason = Policy::default().check(&json!({ "networks": { "n": network } }), &paths()).unwrap_err();
+            assert!(reason.message.contains("networks.n asks for the host's network"), "{}", reason.message);
+        }
     }
 
     #[test]

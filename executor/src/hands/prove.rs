@@ -272,7 +272,11 @@ impl Hands {
     }
 
     /// The digests that the running images are known by.
-    async fn running(&self, proven: &[Proven], promised: &BTreeMap<&ServiceName, &Digest>) -> Result<Evidence, Reason> {
+    pub(crate) async fn running(
+        &self,
+        proven: &[Proven],
+        promised: &BTreeMap<&ServiceName, &Digest>,
+    ) -> Result<Evidence, Reason> {
         let docker = self.engine.docker()?;
         let serving: Vec<&Proven> = proven.iter().filter(|one| !one.completes).collect();
         let known = serving.iter().map(|one| self.known_digest(&docker, one, promised.get(&one.service).copied()));
@@ -326,7 +330,8 @@ pub(crate) fn sample(inspected: &ContainerInspectResponse, at_ms: u64, probe: Op
     let state = inspected.state.as_ref();
     let status = state.and_then(|state| state.status);
     let container = match status {
-        Some(ContainerStateStatusEnum::RUNNING | ContainerStateStatusEnum::PAUSED) => ContainerState::Running,
+        Some(ContainerStateStatusEnum::RUNNING) => ContainerState::Running,
+        Some(ContainerStateStatusEnum::PAUSED) => ContainerState::Paused,
         Some(ContainerStateStatusEnum::RESTARTING) => ContainerState::Restarting,
         Some(
             ContainerStateStatusEnum::EXITED | ContainerStateStatusEnum::DEAD | ContainerStateStatusEnum::REMOVING,
@@ -347,9 +352,12 @@ pub(crate) fn failure_code(sample: &Sample) -> ReasonCode {
     match sample.state {
         ContainerState::Exited { .. } => ReasonCode::ContainerExited,
         ContainerState::Restarting => ReasonCode::Restarting,
-        ContainerState::Running | ContainerState::Created if sample.health == Some(HealthState::Unhealthy) => {
+        ContainerState::Running | ContainerState::Created | ContainerState::Paused
+            if sample.health == Some(HealthState::Unhealthy) =>
+        {
             ReasonCode::Unhealthy
         }
+        ContainerState::Paused => ReasonCode::Unhealthy,
         ContainerState::Running | ContainerState::Created => ReasonCode::Restarting,
     }
 }

@@ -157,10 +157,11 @@ pub(crate) fn keeper_repository(project: &str, service: &str) -> String {
     format!("{KEEPER}/{}/{}", repository_part(project), repository_part(service))
 }
 
-/// Lower case letters and digits, single separators only between them.
+/// Lower case letters and digits, and dashes between them. Every dash stays: a preview's name differs by one.
 pub(crate) fn repository_part(name: &str) -> String {
-    let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    let part = words.collect::<Vec<_>>().join("-").to_ascii_lowercase();
+    let dashed: String =
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let part = dashed.trim_matches('-').to_owned();
     if part.is_empty() { "x".to_owned() } else { part }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::compose::{self, Invocation};
 use super::redact::{self, Redactor};
-use super::{Hands, overrides, settings};
+use super::{Hands, overrides, preview, settings};
 
 /// A stack as this host runs it. Its settings and its model hold secrets, so it is not printable.
 pub(crate) struct Stack {
@@ -80,6 +80,7 @@ impl Hands {
         deadline: Instant,
     ) -> Result<Arc<Stack>, Reason> {
         let variables = checked_variables(promotion)?;
+        self.prepare_directory().await?;
         let images: BTreeMap<ServiceName, String> =
             promotion.images.iter().map(|(name, image)| (name.clone(), image.reference())).collect();
         let (invocation, env_text) =
@@ -103,7 +104,8 @@ impl Hands {
         let told = |reason: Reason| Reason { message: redactor.clean(&reason.message), ..reason };
         let services = services(&model, &active.split(',').map(str::trim).collect()).map_err(told)?;
         self.check_promoted(promotion, bundle, &services, &model, &invocation, deadline).await?;
-        let override_text = overrides::full(&images, &services);
+        let unmarked = self.unmarked(&invocation, deadline).await?;
+        let override_text = overrides::full(&images, &services, &self.mark(), &unmarked);
         self.keep(&invocation.files[bundle.compose.len()], override_text.as_bytes()).await?;
         let settings = settings::of_stack(&model).map_err(told)?;
         settings::check_smoke_services(&settings, &services.keys().map(ServiceName::as_str).collect()).map_err(told)?;
@@ -282,7 +284,11 @@ fn checked_variables(promotion: &Promotion) -> Result<Vec<(String, String)>, Rea
             .hint("it would change how Compose itself runs; use another name in the compose file"));
         }
     }
-    Ok(promotion.variables.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+    let mut variables = promotion.variables.clone();
+    if let Some(preview) = &promotion.preview {
+        variables.insert(preview::VARIABLE.to_owned(), preview.name.to_string());
+    }
+    Ok(variables.into_iter().collect())
 }
 
 /// Without a `.env`, a variable that is found nowhere would become an empty password or the like. In an image reference it does no harm,

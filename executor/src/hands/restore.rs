@@ -16,11 +16,16 @@ const FORMER_OVERRIDE: &str = "former.override.yml";
 impl Hands {
     pub(crate) async fn restore(&self, order: &Order, context: &Context) -> Result<Evidence, Reason> {
         let deadline = effect_deadline(context);
+        // What another environment has put there meanwhile is not ours to take away.
+        self.check_ours(&self.engine.containers().await?)?;
         if let Some(former) = &context.former {
             let stack = self.former_stack(former, deadline).await?;
             // They are kept on this host; somebody may have removed them by hand.
             self.ensure_images(&former.promotion, deadline).await?;
-            self.up(&stack.invocation, &stack.redactor, deadline).await?;
+            match self.touched(order.promotion.counter).await? {
+                Some(names) => self.restore_only(&stack, &names, deadline).await?,
+                None => self.up(&stack.invocation, &stack.redactor, deadline).await?,
+            }
             return Ok(Evidence::Restored);
         }
         match self.preexisting(order.promotion.counter).await? {

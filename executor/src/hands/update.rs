@@ -15,12 +15,16 @@ use super::{Context, Hands, effect_deadline};
 impl Hands {
     pub(crate) async fn update(&self, order: &Order, context: &Context) -> Result<Evidence, Reason> {
         let stack = self.stack(order, context).await?;
-        // What ran before is listed beside the start of Compose; it needs longer than that to begin with the swap.
-        let before = self.engine.containers();
-        let up = self.up(&stack.invocation, &stack.redactor, effect_deadline(context));
-        let (before, up) = tokio::join!(before, up);
-        up?;
-        let (before, after) = (by_service(before?), by_service(self.engine.containers().await?));
+        let before = self.engine.containers().await?;
+        // Somebody else may have begun with the project since it was observed.
+        self.check_ours(&before)?;
+        let deadline = effect_deadline(context);
+        let up = match self.touched(order.promotion.counter).await? {
+            Some(names) => self.up_only(&stack, &names, deadline).await,
+            None => self.up(&stack.invocation, &stack.redactor, deadline).await,
+        };
+        up.map_err(|reason| told_of_preview(reason, order))?;
+        let (before, after) = (by_service(before), by_service(self.engine.containers().await?));
         let changed = after
             .iter()
             .filter(|(service, ids)| before.get(*service) != Some(ids))
@@ -40,15 +44,14 @@ impl Hands {
         if output.code == Some(0) {
             return Ok(());
         }
-        let reason = compose::up_reason(&output.stderr, redactor);
-        match reason.code {
-            ReasonCode::Unhealthy | ReasonCode::ContainerExited => Err(self.with_logs(reason, redactor).await),
-            _ => Err(reason),
-        }
+        Err(self.with_logs(compose::up_reason(&output.stderr, redactor), redactor).await)
     }
 
-    /// Compose gave up because of a container; its log says more than Compose did.
-    async fn with_logs(&self, mut reason: Reason, redactor: &Redactor) -> Reason {
+    /// Where Compose gave up because of a container, its log says more than Compose did.
+    pub(crate) async fn with_logs(&self, mut reason: Reason, redactor: &Redactor) -> Reason {
+        if !matches!(reason.code, ReasonCode::Unhealthy | ReasonCode::ContainerExited) {
+            return reason;
+        }
         // The failure that is being told matters more than one on the way to its logs.
         let (Ok(docker), Ok(containers)) = (self.engine.docker(), self.engine.containers().await) else {
             return reason;
@@ -64,6 +67,17 @@ impl Hands {
             }
         }
         reason
+    }
+}
+
+/// Previews of one application run beside each other, which a fixed port of the host does not allow.
+fn told_of_preview(reason: Reason, order: &Order) -> Reason {
+    match &order.promotion.preview {
+        Some(_) if reason.code == ReasonCode::PortTaken => reason.hint(
+            "another stack has this port; for previews publish the container's port alone (\"8080\" or \"127.0.0.1::8080\"), \
+             or take the host's port from a variable",
+        ),
+        _ => reason,
     }
 }
 

@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used)]
-use landfall_schema::promotion::Wave;
+use landfall_schema::promotion::{Intent, Preview, Wave};
 use landfall_schema::signature::SigningKey;
 
 use super::*;
+use crate::config::PreviewConfig;
 use crate::samples;
 
 struct Scene {
@@ -10,6 +11,8 @@ struct Scene {
     event: CloudEvent<Promotion>,
     message: Delivered,
     standing: Option<Standing>,
+    /// Previews on the host, and what each is of.
+    previews: Vec<(&'static str, &'static str)>,
 }
 
 impl Scene {
@@ -36,18 +39,27 @@ fn check(change: impl FnOnce(&mut Scene), expect: &str) {
     let trusted = [key.public()];
     let event = samples::event(samples::promotion(5));
     let standing = Some(Standing { counter: Counter(4), id: samples::event(samples::promotion(4)).id });
-    let mut scene = Scene { key, event, message: samples::message(Vec::new(), None), standing };
+    let message = samples::message(Vec::new(), None);
+    let mut scene = Scene { key, event, message, standing, previews: Vec::new() };
     scene.sign();
     change(&mut scene);
     let apps = BTreeMap::from([("shop".parse().unwrap(), ())]);
     let (host, env) = ("host-a".parse().unwrap(), "staging".parse().unwrap());
     let labels = BTreeMap::from([("role".to_owned(), "web".to_owned())]);
+    let takes = PreviewConfig {
+        directory: "/opt/previews/shop".into(),
+        max_lifetime: std::time::Duration::from_secs(3_600),
+        max: 2,
+    };
+    let takes = BTreeMap::from([("shop".parse().unwrap(), takes)]);
+    let here = scene.previews.iter().map(|(app, of)| (app.parse().unwrap(), of.parse().unwrap())).collect();
     let facts = Facts {
         host: &host,
         env: &env,
         labels: &labels,
         trusted: &trusted,
         apps: &apps,
+        previews: PreviewFacts { takes: &takes, here: &here },
         now: samples::now(),
         standing: scene.standing,
     };
@@ -221,4 +233,87 @@ fn a_plan_for_named_hosts_only_leaves_the_others_alone() {
         only("host-b")(scene);
     };
     check(expired, "ignore NotOnThisHost");
+}
+
+/// Makes the scene's promotion one of the preview `pr-1` that ends this many minutes from now.
+fn preview(scene: &mut Scene, minutes: i64, intent: Intent) {
+    let app = "shop--pr-1";
+    scene.message.subject = format!("landfall.staging.release.{app}.promoted");
+    scene.event.data.app = app.parse().unwrap();
+    scene.event.data.intent = intent;
+    // Beyond an hour lies the slack for clocks that differ.
+    let minutes = if minutes > 60 { minutes + 5 } else { minutes };
+    let expires_at = samples::now() + jiff::SignedDuration::from_mins(minutes);
+    scene.event.data.preview = Some(Preview { of: "shop".parse().unwrap(), name: "pr-1".parse().unwrap(), expires_at });
+    scene.sign();
+}
+
+#[test]
+fn previews_are_taken_within_their_limits() {
+    check(|scene| preview(scene, 60, Intent::Promote), "take #5");
+    check(|scene| preview(scene, 61, Intent::Promote), "refuse policy_violation told=#5");
+    check(|scene| preview(scene, 0, Intent::Promote), "refuse preview_expired told=#5");
+    // What is over can still be removed.
+    check(|scene| preview(scene, -5, Intent::Remove), "take #5");
+    let others = |count: usize| [("shop--a", "shop"), ("shop--b", "shop"), ("blog--c", "blog")][..count].to_vec();
+    check(
+        |scene| {
+            preview(scene, 30, Intent::Promote);
+            scene.previews = others(2);
+        },
+        "refuse policy_violation told=#5",
+    );
+    check(
+        |scene| {
+            preview(scene, 30, Intent::Promote);
+            scene.previews = vec![("shop--pr-1", "shop"), ("shop--a", "shop"), ("blog--c", "blog")];
+        },
+        "take #5",
+    );
+}
+
+#[test]
+fn a_preview_is_what_its_name_says() {
+    // Of an application of which this host takes none.
+    check(
+        |scene| {
+            preview(scene, 30, Intent::Promote);
+            scene.message.subject = "landfall.staging.release.blog--pr-1.promoted".to_owned();
+        },
+        "ignore NotOnThisHost",
+    );
+    // An application of another host that is called like one.
+    check(
+        |scene| {
+            preview(scene, 30, Intent::Promote);
+            scene.event.data.preview = None;
+            scene.sign();
+        },
+        "ignore NotOnThisHost",
+    );
+    check(
+        |scene| {
+            preview(scene, 30, Intent::Promote);
+            scene.event.data.preview.as_mut().unwrap().name = "pr-2".parse().unwrap();
+            scene.sign();
+        },
+        "refuse malformed told=#5",
+    );
+    // The application itself is never a preview, and never removed.
+    check(
+        |scene| {
+            preview(scene, 30, Intent::Remove);
+            scene.message.subject = "landfall.staging.release.shop.promoted".to_owned();
+            scene.event.data.app = "shop".parse().unwrap();
+            scene.sign();
+        },
+        "refuse malformed told=#5",
+    );
+    check(
+        |scene| {
+            scene.event.data.intent = Intent::Remove;
+            scene.sign();
+        },
+        "refuse policy_violation told=#5",
+    );
 }

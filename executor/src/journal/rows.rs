@@ -65,9 +65,12 @@ pub(super) fn counter(row: &SqliteRow, column: &str) -> Result<Counter, JournalE
     u64::try_from(number).map(Counter).map_err(|_| unreadable(format!("{column}: {number}")))
 }
 
+pub(super) fn promotion(row: &SqliteRow) -> Result<Promotion, JournalError> {
+    serde_json::from_str(&text(row, "promotion")?).map_err(|error| unreadable(format!("a promotion: {error}")))
+}
+
 pub(super) fn committed(row: &SqliteRow) -> Result<Committed, JournalError> {
-    let promotion: Promotion = serde_json::from_str(&text(row, "promotion")?)
-        .map_err(|error| unreadable(format!("a committed promotion: {error}")))?;
+    let promotion = promotion(row)?;
     let bundle = serde_json::from_str(&text(row, "bundle")?)
         .map_err(|error| unreadable(format!("a committed bundle: {error}")))?;
     Ok(Committed { counter: promotion.counter, release: promotion.release.clone(), promotion, bundle })

@@ -121,6 +121,7 @@ impl Stage {
 
     fn set_with(folder: TempDir, journal: Journal, hands: Arc<Puppet>) -> Self {
         let shared = Shared {
+            env: "staging".parse().unwrap(),
             journal,
             announcer: Arc::new(samples::announcer()),
             bell: OutboxBell::default(),

@@ -1,6 +1,6 @@
 //! One application on the lab's engine: its images, its stack folder, and orders for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ use landfall_schema::Timestamp;
 use landfall_schema::bundle::{BUNDLE_VERSION, Bundle, BundleFile};
 use landfall_schema::ids::{Counter, Digest, EventId, ServiceName};
 use landfall_schema::outcome::{Progress, Reason, ReasonCode};
-use landfall_schema::promotion::{BundleRef, Intent, PinnedImage, Promotion, RolloutPlan};
+use landfall_schema::promotion::{BundleRef, Intent, PinnedImage, Preview, Promotion, RolloutPlan};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -41,12 +41,22 @@ pub(crate) struct Release {
     pub(crate) variables: BTreeMap<String, String>,
     pub(crate) intent: Intent,
     pub(crate) bake_ms: u64,
+    pub(crate) only: BTreeSet<ServiceName>,
+    pub(crate) preview: Option<Preview>,
 }
 
 impl Release {
     pub(crate) fn new(compose: &str, images: &[(&str, &PinnedImage)]) -> Self {
         let images = images.iter().map(|(name, image)| (name.parse().unwrap(), (*image).clone())).collect();
-        Self { compose: compose.to_owned(), images, variables: BTreeMap::new(), intent: Intent::Promote, bake_ms: 0 }
+        Self {
+            compose: compose.to_owned(),
+            images,
+            variables: BTreeMap::new(),
+            intent: Intent::Promote,
+            bake_ms: 0,
+            only: BTreeSet::new(),
+            preview: None,
+        }
     }
 }
 
@@ -90,11 +100,13 @@ impl App {
         let project = format!("hands-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let (directory, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let config = HandsConfig {
+            env: "test".parse().unwrap(),
             docker: None,
             stack: StackConfig {
                 app: "shop".parse().unwrap(),
                 directory: directory.path().to_owned(),
                 project: Some(project.clone()),
+                template: None,
             },
             state_dir: state.path().to_owned(),
             policy: Policy::default(),
@@ -105,6 +117,15 @@ impl App {
         let bundles = Arc::new(Bundles::default());
         let hands = Hands::new(config.clone(), Arc::clone(&bundles) as Arc<dyn BundleSource>).unwrap();
         Self { project, directory, config, hands, bundles, state, counter: 0, committed: Vec::new(), told: Vec::new() }
+    }
+
+    /// Another application, environment or project; takes effect as a restart does.
+    pub(crate) fn reconfigured(change: impl FnOnce(&mut HandsConfig)) -> Self {
+        let mut app = Self::new();
+        change(&mut app.config);
+        app.project = app.config.stack.project();
+        app.restart();
+        app
     }
 
     /// As a restart of the executor: nothing is remembered but what is on disk.
@@ -127,8 +148,8 @@ impl App {
         let (bytes, reference) = bundle.encode().unwrap();
         self.bundles.0.lock().unwrap().insert(reference.digest.clone(), bytes);
         let promotion = Promotion {
-            env: "test".parse().unwrap(),
-            app: "shop".parse().unwrap(),
+            env: self.config.env.clone(),
+            app: self.config.stack.app.clone(),
             counter: Counter(self.counter),
             release: format!("v{}", self.counter).parse().unwrap(),
             intent: release.intent.clone(),
@@ -136,8 +157,8 @@ impl App {
             variables: release.variables.clone(),
             bundle: reference,
             plan: RolloutPlan { deadline_ms: 60_000, bake_ms: release.bake_ms, ..RolloutPlan::default() },
-            only: Default::default(),
-            preview: None,
+            only: release.only.clone(),
+            preview: release.preview.clone(),
             schema: None,
             evidence: None,
             author: "test".to_owned(),
@@ -224,6 +245,18 @@ impl App {
             Evidence::Running { services, .. } => services,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The newest committed release.
+    pub(crate) fn newest(&self) -> &Committed {
+        self.committed.last().unwrap()
+    }
+
+    /// The id of the service's only container.
+    pub(crate) fn id(&self, service: &str) -> String {
+        let project = format!("label=com.docker.compose.project={}", self.project);
+        let service = format!("label=com.docker.compose.service={service}");
+        docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &project, "--filter", &service])
     }
 
     /// Service and state of every container of the project, sorted.
