@@ -188,12 +188,16 @@ impl Decider {
     async fn look_around(&mut self, bus: &Bus) -> Result<(), FleetError> {
         let promotion = &self.order.promotion;
         self.present = present(&bus.presence(&promotion.env).await?);
-        self.aborted = self
-            .fleet
-            .halt_of(bus, &self.order)
-            .await?
+        let halt = self.fleet.halt_of(bus, &self.order).await?;
+        let is_halted = halt.as_ref().is_some_and(|halt| halt.command == HaltCommand::Halt);
+        self.aborted = halt
             .filter(|halt| halt.command == HaltCommand::Abort)
             .map(|halt| format!("{} aborted it: {}", halt.author, halt.reason));
+        let is_gated = matches!(self.fleet.inner.gates.check(&self.order).await?, Gate::Wait { .. });
+        if self.state.phase == RolloutPhase::Rolling && (is_halted || is_gated) {
+            // People are waited for: that does not count against the wave's deadline.
+            self.since = Instant::now();
+        }
         self.superseded_by = self.fleet.newer(bus, &self.order).await?;
         // While people have to approve, or the environment is frozen, nobody is late.
         if let Gate::Wait { .. } = self.fleet.inner.gates.check(&self.order).await? {
