@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::announce::{AnnounceError, Announcement, Announcer};
 use crate::causes;
 use crate::config::Config;
-use crate::fleet::Fleet;
+use crate::fleet::{self, Fleet};
 use crate::gates::Gates;
 use crate::identity::{IdentityError, StateDir};
 use crate::intake::{self, Facts, Handled, Ignored, MessageId, PreviewFacts, Refused, Standing, Verdict};
@@ -182,16 +182,16 @@ impl Daemon {
             Arc::clone(&announcer),
             draining.clone(),
         );
-        let fleet = Fleet::new(
-            bus.clone(),
-            journal.clone(),
-            Arc::clone(&announcer),
-            bell.clone(),
-            config.trust.promote.clone(),
-            gates.clone(),
-            miss,
-            draining.clone(),
-        );
+        let fleet = Fleet::new(fleet::Parts {
+            bus: bus.clone(),
+            journal: journal.clone(),
+            announcer: Arc::clone(&announcer),
+            bell: bell.clone(),
+            trusted: config.trust.promote.clone(),
+            gates: gates.clone(),
+            missed: miss,
+            stop: draining.clone(),
+        });
         let workers = Workers::start(Arc::clone(&config), shared, bus.clone(), &fleet, &gates, unfinished, previews)?;
         let beat = Beat {
             env: config.env.clone(),

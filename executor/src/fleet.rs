@@ -9,6 +9,7 @@ mod rank;
 mod reading;
 
 use std::collections::{HashSet, VecDeque};
+use std::ops::Deref;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -74,36 +75,38 @@ pub struct Fleet {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    bus: BusHandle,
-    journal: Journal,
-    announcer: Arc<Announcer>,
-    bell: OutboxBell,
+/// What a host's part in a fleet needs.
+pub struct Parts {
+    pub bus: BusHandle,
+    pub journal: Journal,
+    pub announcer: Arc<Announcer>,
+    pub bell: OutboxBell,
     /// Whose promotions and halts are believed.
-    trusted: Vec<PublicKey>,
-    gates: Gates,
+    pub trusted: Vec<PublicKey>,
+    pub gates: Gates,
+    /// Told of promotions that this host has missed and that stand.
+    pub missed: mpsc::Sender<Delivered>,
+    pub stop: CancellationToken,
+}
+
+struct Inner {
+    parts: Parts,
     rosters: Mutex<VecDeque<(EventId, Arc<Roster>)>>,
     /// The rollouts that this host has its part in.
     deciding: Mutex<HashSet<EventId>>,
-    /// Told of promotions that this host has missed and that stand.
-    missed: mpsc::Sender<Delivered>,
-    stop: CancellationToken,
+}
+
+impl Deref for Inner {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
 }
 
 impl Fleet {
-    pub fn new(
-        bus: BusHandle,
-        journal: Journal,
-        announcer: Arc<Announcer>,
-        bell: OutboxBell,
-        trusted: Vec<PublicKey>,
-        gates: Gates,
-        missed: mpsc::Sender<Delivered>,
-        stop: CancellationToken,
-    ) -> Self {
-        let rosters = Mutex::default();
-        let deciding = Mutex::default();
-        let inner = Inner { bus, journal, announcer, bell, trusted, gates, rosters, deciding, missed, stop };
+    pub fn new(parts: Parts) -> Self {
+        let inner = Inner { parts, rosters: Mutex::default(), deciding: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
