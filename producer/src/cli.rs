@@ -70,13 +70,22 @@ pub enum Command {
     Promote(crate::promote::PromoteArgs),
     /// Go back to the last release that worked
     Rollback(crate::rollback::RollbackArgs),
+    /// Let no further host of a rollout begin; those under way finish
+    Halt(crate::halt::HaltArgs),
+    /// Let a halted rollout go on
+    Resume(crate::halt::HaltArgs),
+    /// End a rollout: every host that had moved goes back
+    Abort(crate::halt::HaltArgs),
+    /// Stacks that live for a while beside all others; made with `promote --env preview/NAME`
+    #[command(subcommand)]
+    Preview(crate::preview::PreviewCommand),
     /// What serves where
     Status(crate::status::StatusArgs),
     /// The promotions of the past and how they ended
     History(crate::history::HistoryArgs),
     /// Follow deploys as they happen
     Watch(crate::watch::WatchArgs),
-    /// The hosts that are present
+    /// The hosts: who is here, who is away, and what each runs
     Hosts(crate::hosts::HostsArgs),
     /// Check compose files and their x-landfall settings
     Lint(crate::lint::LintArgs),

@@ -7,13 +7,14 @@ use landfall_schema::Timestamp;
 use landfall_schema::ids::{AppName, EventId, HostName};
 use landfall_schema::outcome::{Outcome, Reason};
 use landfall_schema::promotion::{Intent, PinnedImage, Promotion};
+use landfall_schema::rollout::RolloutState;
 use landfall_schema::subject;
 use serde::Serialize;
 
 use crate::error::{CliError, ExitCode};
 use crate::output;
 use crate::reading::{self, Read, time};
-use crate::rollout::{HostView, RolloutView};
+use crate::rollout::{HostState, HostView, RolloutView, state};
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -38,8 +39,11 @@ struct Past {
     link: Option<String>,
     published_at: Timestamp,
     images: BTreeMap<String, PinnedImage>,
-    /// `succeeded` and so on when all hosts of the plan ended alike, else `mixed`, or `running`.
+    /// The rollout's last word where the hosts act together; else `succeeded` and so on when all hosts of the plan ended alike, `mixed`, or
+    /// `running`.
     result: String,
+    /// Why the rollout ended so.
+    cause: Option<Reason>,
     hosts: Vec<PastHost>,
 }
 
@@ -47,6 +51,8 @@ struct Past {
 struct PastHost {
     host: HostName,
     planned: bool,
+    /// Its wave, from 1.
+    wave: Option<usize>,
     /// The terminal outcome's verb, `running`, or `silent` after the plan's deadline.
     outcome: String,
     duration_ms: Option<u64>,
@@ -58,31 +64,44 @@ struct PastHost {
 pub async fn run(args: HistoryArgs, cli: &Session) -> Result<ExitCode, CliError> {
     let env = cli.env()?;
     let bus = cli.bus().await?;
-    let promotions = reading::promotions(&bus.promotions(env, args.app.as_ref()).await?, &cli.output);
-    let ends = bus.outcomes_so_far(&subject::terminal_filter(env, args.app.as_ref())).await?;
+    let app = args.app.as_ref().map(|app| cli.app(app)).transpose()?;
+    let mut promotions = reading::promotions(&bus.promotions(env, app.as_ref()).await?, &cli.output);
+    let ends = bus.outcomes_so_far(&subject::terminal_filter(env, app.as_ref())).await?;
     let ends = reading::outcomes(&ends, &cli.output);
+    promotions.sort_by_key(|promotion| std::cmp::Reverse(promotion.sequence));
+    promotions.truncate(args.limit);
+    let rollouts = state::read_all(&bus, &promotions, &cli.output).await;
 
-    let pasts = pasts(promotions, &ends, args.limit, Timestamp::now());
+    let pasts = pasts(&promotions, &ends, &rollouts, Timestamp::now());
     if cli.output.is_json() {
         cli.output.json(&serde_json::json!({ "env": env, "promotions": pasts }))?;
     } else if pasts.is_empty() {
-        let what = args.app.map_or("nothing was ever".to_owned(), |app| format!("{app} was never"));
+        let what = app.map_or("nothing was ever".to_owned(), |app| format!("{app} was never"));
         cli.output.note(format!("{what} promoted to {env}"));
     } else {
-        cli.output
-            .table(&["app", "#", "release", "when (UTC)", "by", "host", "outcome", "took", "why"], rows(&pasts))?;
+        cli.output.table(&HEADER, rows(&pasts))?;
     }
     Ok(ExitCode::Done)
 }
 
-fn pasts(mut promotions: Vec<Read<Promotion>>, ends: &[Read<Outcome>], limit: usize, now: Timestamp) -> Vec<Past> {
-    promotions.sort_by_key(|promotion| std::cmp::Reverse(promotion.sequence));
-    promotions.truncate(limit);
+const HEADER: [&str; 10] = ["app", "#", "release", "when (UTC)", "by", "result", "host", "outcome", "took", "why"];
+
+fn pasts(
+    promotions: &[Read<Promotion>],
+    ends: &[Read<Outcome>],
+    rollouts: &BTreeMap<EventId, RolloutState>,
+    now: Timestamp,
+) -> Vec<Past> {
     let mut views: BTreeMap<EventId, RolloutView> =
         promotions.iter().map(|promotion| (promotion.event.id, RolloutView::new(&promotion.event))).collect();
     for end in ends {
         if let Some(view) = views.get_mut(&end.event.data.promotion) {
             view.fold(&end.event.data);
+        }
+    }
+    for (id, state) in rollouts {
+        if let Some(view) = views.get_mut(id) {
+            view.learn(state);
         }
     }
     promotions.iter().filter_map(|promotion| Some(past(promotion, views.get(&promotion.event.id)?, now))).collect()
@@ -91,15 +110,17 @@ fn pasts(mut promotions: Vec<Read<Promotion>>, ends: &[Read<Outcome>], limit: us
 fn past(promotion: &Read<Promotion>, view: &RolloutView, now: Timestamp) -> Past {
     let data = &promotion.event.data;
     let waited_ms = u64::try_from(now.as_millisecond() - promotion.published_at.as_millisecond()).unwrap_or(0);
-    let late = waited_ms > data.plan.deadline_ms;
+    let late = waited_ms > view.limit_with_unwinding_ms() || view.word().is_some();
     let hosts: Vec<PastHost> = view.hosts.iter().map(|(host, view)| past_host(host, view, late)).collect();
     let mut outcomes: Vec<&str> = hosts.iter().filter(|host| host.planned).map(|host| host.outcome.as_str()).collect();
     outcomes.dedup();
-    let result = match outcomes.as_slice() {
-        [] => "no host",
-        [one] => one,
-        several if several.contains(&"running") => "running",
-        _ => "mixed",
+    let result = match (view.word(), outcomes.as_slice()) {
+        (Some(word), _) => word.outcome_kind().verb(),
+        (None, _) if view.rollout.is_some() && !late => "running",
+        (None, []) => "no host",
+        (None, [one]) => one,
+        (None, several) if several.contains(&"running") => "running",
+        (None, _) => "mixed",
     };
     Past {
         id: promotion.event.id,
@@ -112,6 +133,7 @@ fn past(promotion: &Read<Promotion>, view: &RolloutView, now: Timestamp) -> Past
         published_at: promotion.published_at,
         images: data.images.iter().map(|(service, image)| (service.to_string(), image.clone())).collect(),
         result: result.to_owned(),
+        cause: view.rollout.as_ref().and_then(|state| state.cause.clone()),
         hosts,
     }
 }
@@ -122,7 +144,12 @@ fn past_host(host: &HostName, view: &HostView, late: bool) -> PastHost {
     PastHost {
         host: host.clone(),
         planned: view.planned,
-        outcome: end.map_or(open, |outcome| outcome.kind.verb()).to_owned(),
+        wave: view.wave.map(|wave| wave + 1),
+        outcome: match view.state {
+            HostState::Away => "not_reached",
+            _ => end.map_or(open, |outcome| outcome.kind.verb()),
+        }
+        .to_owned(),
         duration_ms: end.and_then(|outcome| outcome.duration_ms),
         timings_ms: end.map(|outcome| outcome.timings_ms.clone()).unwrap_or_default(),
         former: end.and_then(|outcome| outcome.former.as_ref()).map(ToString::to_string),
@@ -143,9 +170,10 @@ fn rows(pasts: &[Past]) -> Vec<Vec<String>> {
             Intent::Remove => "(removed)".to_owned(),
         };
         let counter = past.counter.to_string();
-        let mut own = vec![past.app.to_string(), counter, release, time(past.published_at), past.author.clone()];
+        let (when, by) = (time(past.published_at), past.author.clone());
+        let mut own = vec![past.app.to_string(), counter, release, when, by, past.result.clone()];
         if past.hosts.is_empty() {
-            rows.push([own.clone(), vec!["-".to_owned(), past.result.clone()]].concat());
+            rows.push([own.clone(), vec!["-".to_owned(), "-".to_owned()]].concat());
         }
         for host in &past.hosts {
             let mut row = own.clone();

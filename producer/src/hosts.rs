@@ -1,6 +1,7 @@
-//! `landfall hosts`: who is here, and with what. Presence ages out of the bus; a host that took part once and is silent now is away.
+//! `landfall hosts`: who is here, who is away and since when, and what each runs. A host whose last sign of life is old is away; so is one
+//! that took part once and gave none in the last months.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use landfall_schema::Timestamp;
@@ -12,7 +13,9 @@ use landfall_schema::subject;
 use serde::Serialize;
 
 use crate::error::{CliError, ExitCode};
+use crate::plan::is_here;
 use crate::reading::{self, Read, age};
+use crate::rollout_args::{labels, parse_label};
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -20,12 +23,17 @@ pub struct HostsArgs {
     /// Only hosts that are here
     #[arg(long)]
     pub here: bool,
+    /// Only hosts with this label; repeatable: they have all of them
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    pub labels: Vec<(String, String)>,
 }
 
 #[derive(Debug, Serialize)]
 struct HostLine {
     host: HostName,
     here: bool,
+    /// Of a host that is away.
+    away_since: Option<Timestamp>,
     /// Its last sign of life or last outcome, by the server's clock.
     last_seen: Option<Timestamp>,
     executor_version: Option<String>,
@@ -35,6 +43,8 @@ struct HostLine {
     /// The key that signs its outcomes, as it says.
     key: Option<String>,
     apps: BTreeMap<AppName, Option<RunningRelease>>,
+    /// The applications of which it takes previews.
+    previews: BTreeSet<AppName>,
 }
 
 pub async fn run(args: HostsArgs, cli: &Session) -> Result<ExitCode, CliError> {
@@ -45,26 +55,40 @@ pub async fn run(args: HostsArgs, cli: &Session) -> Result<ExitCode, CliError> {
     let promotions = reading::promotions(&bus.register(env).await?, output);
     let outcomes = reading::outcomes(&bus.newest_outcomes(&subject::outcome_filter(env, None)).await?, output);
 
-    let mut lines = lines(present, &promotions, &outcomes);
+    let wanted = labels(&args.labels)?;
+    let now = Timestamp::now();
+    let mut lines = lines(present, &promotions, &outcomes, now);
     lines.retain(|line| line.here || !args.here);
+    let known = lines.len();
+    lines.retain(|line| wanted.iter().all(|(key, value)| line.labels.get(key) == Some(value)));
     if output.is_json() {
         output.json(&serde_json::json!({ "env": env, "hosts": lines }))?;
+    } else if lines.is_empty() && known > 0 {
+        output.note(format!("none of the {known} hosts of {env} has these labels"));
     } else if lines.is_empty() {
         output.note(format!("no host of {env} is known; start landfall-executor on one, with `env = \"{env}\"`"));
     } else {
-        let header = ["host", "state", "version", "engine", "disk free", "runs", "labels", "last seen"];
-        output.table(&header, lines.iter().map(|line| row(line, Timestamp::now())))?;
+        output.table(&HEADER, lines.iter().map(|line| row(line, now)))?;
     }
     Ok(ExitCode::Done)
 }
 
-fn lines(present: Vec<Read<Presence>>, promotions: &[Read<Promotion>], outcomes: &[Read<Outcome>]) -> Vec<HostLine> {
+const HEADER: [&str; 8] = ["host", "state", "version", "engine", "disk free", "runs", "labels", "last seen"];
+
+fn lines(
+    present: Vec<Read<Presence>>,
+    promotions: &[Read<Promotion>],
+    outcomes: &[Read<Outcome>],
+    now: Timestamp,
+) -> Vec<HostLine> {
     let mut lines: BTreeMap<HostName, HostLine> = BTreeMap::new();
     for Read { published_at, event, .. } in present {
         let said = event.data;
+        let here = is_here(published_at, now);
         let line = HostLine {
             host: said.host.clone(),
-            here: true,
+            here,
+            away_since: (!here).then_some(published_at),
             last_seen: Some(published_at),
             executor_version: Some(said.executor_version),
             engine: Some(said.engine),
@@ -72,6 +96,7 @@ fn lines(present: Vec<Read<Presence>>, promotions: &[Read<Promotion>], outcomes:
             labels: said.labels,
             key: Some(said.key),
             apps: said.apps,
+            previews: said.previews,
         };
         lines.insert(said.host, line);
     }
@@ -82,6 +107,7 @@ fn lines(present: Vec<Read<Presence>>, promotions: &[Read<Promotion>], outcomes:
         let host = &event.data.host;
         let line = lines.entry(host.clone()).or_insert_with(|| HostLine::away(host.clone()));
         line.last_seen = line.last_seen.max(Some(*published_at));
+        line.away_since = line.last_seen.filter(|_| !line.here);
     }
     lines.into_values().collect()
 }
@@ -91,6 +117,7 @@ impl HostLine {
         Self {
             host,
             here: false,
+            away_since: None,
             last_seen: None,
             executor_version: None,
             engine: None,
@@ -98,6 +125,7 @@ impl HostLine {
             labels: BTreeMap::new(),
             key: None,
             apps: BTreeMap::new(),
+            previews: BTreeSet::new(),
         }
     }
 }
@@ -109,6 +137,7 @@ fn row(line: &HostLine, now: Timestamp) -> Vec<String> {
         Some(runs) => format!("{app} {}", runs.release),
         None => format!("{app} (nothing yet)"),
     });
+    let previews = line.previews.iter().map(|app| format!("{app} (previews)"));
     vec![
         line.host.to_string(),
         if line.here { "here" } else { "away" }.to_owned(),
@@ -119,7 +148,7 @@ fn row(line: &HostLine, now: Timestamp) -> Vec<String> {
             None => dash(),
         },
         line.disk_free_bytes.map_or_else(dash, bytes),
-        joined(runs.collect()),
+        joined(runs.chain(previews).collect()),
         joined(line.labels.iter().map(|(key, value)| format!("{key}={value}")).collect()),
         line.last_seen.map_or_else(dash, |at| format!("{} ago", age(at, now))),
     ]

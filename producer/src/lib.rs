@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`cli`] is the command line, [`run`] takes it to its end; [`context`] finds the settings and [`session`] hands them
 //! to the commands; [`output`] prints; [`error`] lists exit codes. Each command is a module of its own: [`init`], [`bus_apply`],
-//! [`promote`], [`rollback`], [`status`], [`history`], [`watch`], [`hosts`], [`lint`], [`doctor`], [`complete`].
+//! [`promote`], [`rollback`], [`halt`], [`preview`], [`status`], [`history`], [`watch`], [`hosts`], [`lint`], [`doctor`], [`complete`].
 
 pub mod bus_apply;
 pub mod ci;
@@ -15,6 +15,7 @@ pub mod error;
 #[cfg(test)]
 mod fixtures;
 pub mod follow;
+pub mod halt;
 pub mod history;
 pub mod hosts;
 pub mod image;
@@ -22,6 +23,7 @@ pub mod init;
 pub mod lint;
 pub mod output;
 pub mod plan;
+pub mod preview;
 pub mod promote;
 pub mod publish;
 pub mod reading;

@@ -121,6 +121,12 @@ impl Planned {
         }
     }
 
+    /// Makes it each host's own.
+    pub fn act_alone(&mut self) {
+        self.plan.roster = None;
+        self.roster = None;
+    }
+
     /// One line a host that is away.
     pub fn away_lines(&self, now: Timestamp) -> Vec<String> {
         self.away.iter().map(|(host, since)| away_line(host, *since, now)).collect()

@@ -102,7 +102,7 @@ pub async fn read_past(
         past.push(Past::new(&read.event));
     }
     let mut said = bus.outcomes_so_far(&subject::terminal_filter(env, Some(app))).await?;
-    said.extend(bus.outcomes_so_far(&subject::rollout_filter(env, app)).await?);
+    said.extend(bus.outcomes_so_far(&subject::rollout_filter(env, Some(app))).await?);
     for message in said {
         match keys.believe(&message) {
             Ok(said) => past.iter_mut().for_each(|one| one.fold(&said.data)),

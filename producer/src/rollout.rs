@@ -274,6 +274,15 @@ impl HostView {
         }
     }
 
+    /// The step at which it works.
+    pub fn working_noun(&self) -> Option<&'static str> {
+        match &self.state {
+            HostState::Working { kind: OutcomeKind::ReleaseCommitted, .. } => Some("commit"),
+            HostState::Working { kind, .. } => Some(kind.noun()),
+            HostState::Silent | HostState::Away | HostState::Ended(_) => None,
+        }
+    }
+
     /// Milliseconds of a step: what the terminal outcome says, else what was heard.
     pub fn time_of(&self, noun: &str) -> Option<u64> {
         let said = self.end().and_then(|outcome| outcome.timings_ms.get(noun).copied());

@@ -1,12 +1,14 @@
 //! From the parsed command line to the exit code.
 
+use landfall_schema::halt::HaltCommand;
 use tracing::Instrument as _;
 
 use crate::cli::{BusCommand, Cli, Command};
 use crate::error::{CliError, ExitCode};
 use crate::output::Output;
+use crate::preview::PreviewCommand;
 use crate::session::Session;
-use crate::{bus_apply, complete, doctor, history, hosts, init, lint, promote, rollback, status, watch};
+use crate::{bus_apply, complete, doctor, halt, history, hosts, init, lint, preview, promote, rollback, status, watch};
 
 /// The commands narrate by themselves; logs are for looking closer, with LANDFALL_LOG.
 const LOG_FILTER: &str = "error";
@@ -47,6 +49,11 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, CliEr
         Command::Bus(BusCommand::Apply(args)) => bus_apply::run(args, session).await,
         Command::Promote(args) => promote::run(args, session).await,
         Command::Rollback(args) => rollback::run(args, session).await,
+        Command::Halt(args) => halt::run(args, HaltCommand::Halt, session).await,
+        Command::Resume(args) => halt::run(args, HaltCommand::Resume, session).await,
+        Command::Abort(args) => halt::run(args, HaltCommand::Abort, session).await,
+        Command::Preview(PreviewCommand::List(args)) => preview::list::run(args, session).await,
+        Command::Preview(PreviewCommand::Rm(args)) => preview::remove::run(args, session).await,
         Command::Status(args) => status::run(args, session).await,
         Command::History(args) => history::run(args, session).await,
         Command::Watch(args) => watch::run(args, session).await,

@@ -4,17 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use landfall_schema::Timestamp;
-use landfall_schema::ids::{AppName, Counter, EnvName, HostName, ReleaseName};
+use landfall_schema::ids::{AppName, Counter, EnvName, EventId, HostName, ReleaseName, ServiceName};
 use landfall_schema::outcome::{Outcome, OutcomeKind, Reason};
 use landfall_schema::presence::{Presence, RunningRelease};
-use landfall_schema::promotion::{Intent, Promotion};
+use landfall_schema::promotion::{Intent, PinnedImage, Promotion};
+use landfall_schema::rollout::{RolloutState, RolloutWord};
 use landfall_schema::subject;
 use serde::Serialize;
 
 use crate::error::{CliError, ExitCode};
+use crate::follow::words;
 use crate::output::Output;
+use crate::plan::is_here;
 use crate::reading::{self, Read, age};
-use crate::rollout::{HostState, HostView, RolloutView};
+use crate::rollout::{HostState, HostView, RolloutView, state};
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -31,8 +34,10 @@ struct AppStatus {
     promotion: PromotionStatus,
     /// The release that every host runs, when they all run the same.
     serving: Option<RunningRelease>,
-    /// Hosts run different releases, and none is at work.
+    /// Hosts run different releases, and none is at work; or the rollout's last word says so.
     mixed: bool,
+    /// The last promotion's rollout, where its hosts act together.
+    rollout: Option<RolloutState>,
     hosts: Vec<HostStatus>,
 }
 
@@ -41,6 +46,10 @@ struct PromotionStatus {
     counter: Counter,
     release: ReleaseName,
     intent: Intent,
+    /// The services that it changed; empty for all.
+    only: BTreeSet<ServiceName>,
+    /// What each service is, by tag where somebody named one.
+    versions: BTreeMap<ServiceName, String>,
     author: String,
     link: Option<String>,
     published_at: Timestamp,
@@ -52,8 +61,12 @@ struct HostStatus {
     host: HostName,
     /// Whether its executor gives signs of life.
     here: bool,
+    /// Its last sign of life, of a host that is away.
+    away_since: Option<Timestamp>,
     /// Whether the last promotion names it.
     planned: bool,
+    /// Its wave in the last promotion, from 1.
+    wave: Option<usize>,
     runs: Option<RunningRelease>,
     /// How the last promotion ended here, the step it is at, or `silent`.
     state: String,
@@ -69,6 +82,9 @@ struct Facts {
     promotions: Vec<Read<Promotion>>,
     outcomes: Vec<Read<Outcome>>,
     present: Vec<Read<Presence>>,
+    /// By promotion, as the hosts of its plan have signed it.
+    rollouts: BTreeMap<EventId, RolloutState>,
+    now: Timestamp,
 }
 
 pub async fn run(args: StatusArgs, cli: &Session) -> Result<ExitCode, CliError> {
@@ -76,20 +92,24 @@ pub async fn run(args: StatusArgs, cli: &Session) -> Result<ExitCode, CliError> 
     let bus = cli.bus().await?;
     let output = &cli.output;
     let register = bus.register(env).await?;
-    let newest = bus.newest_outcomes(&subject::outcome_filter(env, args.app.as_ref())).await?;
+    let app = args.app.as_ref().map(|app| cli.app(app)).transpose()?;
+    let newest = bus.newest_outcomes(&subject::outcome_filter(env, app.as_ref())).await?;
     let presence = bus.presence(env).await?;
     let mut facts = Facts {
         promotions: reading::promotions(&register, output),
         outcomes: reading::outcomes(&newest, output),
         present: reading::presences(&presence, output),
+        rollouts: BTreeMap::new(),
+        now: Timestamp::now(),
     };
-    if let Some(app) = &args.app {
+    if let Some(app) = &app {
         facts.promotions.retain(|promotion| promotion.event.data.app == *app);
         if facts.promotions.is_empty() {
             let message = format!("{app} was never promoted to {env}");
             return Err(CliError::new(message).hint(format!("landfall status --env {env} lists what was")));
         }
     }
+    facts.rollouts = state::read_all(&bus, &facts.promotions, output).await;
     let apps: Vec<AppStatus> = facts.promotions.iter().map(|promotion| facts.app(promotion)).collect();
     show(env, &apps, output)?;
     Ok(ExitCode::Done)
@@ -104,16 +124,60 @@ fn show(env: &EnvName, apps: &[AppStatus], output: &Output) -> Result<(), CliErr
         return Ok(());
     }
     let rows = rows(apps, Timestamp::now());
-    output.table(&["app", "host", "here", "runs", "promoted", "state", "since"], rows)?;
+    output.table(&HEADER, rows)?;
     for app in apps {
+        for line in below(app) {
+            output.note(line);
+        }
         if app.mixed {
-            output.warn(format!("{}: the hosts run different releases; promote again, or roll back", app.app));
+            let (app, said) = (&app.app, mixed_hosts(app));
+            output.warn(format!(
+                "{app} is MIXED in {env}: {said}. Promote again, or `landfall rollback {app} --env {env}`"
+            ));
         }
         for host in app.hosts.iter().filter(|host| host.reason.is_some()) {
             output.note(format!("{} on {}: {}", app.app, host.host, host.message.as_deref().unwrap_or(&host.state)));
         }
     }
     Ok(())
+}
+
+const HEADER: [&str; 7] = ["app", "host", "here", "runs", "promoted", "state", "since"];
+
+/// What there is to say of the last promotion besides its hosts.
+fn below(app: &AppStatus) -> Vec<String> {
+    let what = format!("{} {} {}", app.app, app.promotion.release, app.promotion.counter);
+    let mut lines = Vec::new();
+    if let Some(state) = &app.rollout {
+        lines.push(format!("{what}: the rollout {}", words::status_of(state)));
+    }
+    let different: BTreeSet<&str> = app.promotion.versions.values().map(String::as_str).collect();
+    if different.len() > 1 {
+        let versions = app.promotion.versions.iter().map(|(service, version)| {
+            let changed = if app.promotion.only.contains(service) { " (changed)" } else { "" };
+            format!("{service} {version}{changed}")
+        });
+        lines.push(format!("{what}: {}", versions.collect::<Vec<_>>().join(", ")));
+    }
+    lines
+}
+
+/// `v2 #2 on host-a; v1 #1 on host-b`.
+fn mixed_hosts(app: &AppStatus) -> String {
+    let mut by_release: BTreeMap<(Counter, &ReleaseName), Vec<&str>> = BTreeMap::new();
+    for host in &app.hosts {
+        if let Some(runs) = &host.runs {
+            by_release.entry((runs.counter, &runs.release)).or_default().push(host.host.as_str());
+        }
+    }
+    let mut parts: Vec<String> = by_release
+        .iter()
+        .rev()
+        .map(|((counter, release), hosts)| format!("{release} {counter} on {}", hosts.join(", ")))
+        .collect();
+    let differing = app.rollout.iter().flat_map(|state| &state.differing);
+    parts.extend(differing.map(|(host, what)| format!("{host}: {what}")));
+    parts.join("; ")
 }
 
 fn rows(apps: &[AppStatus], now: Timestamp) -> Vec<Vec<String>> {
@@ -128,7 +192,11 @@ fn rows(apps: &[AppStatus], now: Timestamp) -> Vec<Vec<String>> {
             rows.push(vec![
                 app.app.to_string(),
                 host.host.to_string(),
-                if host.here { "here" } else { "away" }.to_owned(),
+                match (host.here, host.away_since) {
+                    (true, _) => "here".to_owned(),
+                    (false, Some(since)) => format!("away {}", age(since, now)),
+                    (false, None) => "away".to_owned(),
+                },
                 host.runs.as_ref().map_or("-".to_owned(), |runs| format!("{} {}", runs.release, runs.counter)),
                 promoted.clone(),
                 host.state.clone(),
@@ -145,8 +213,12 @@ impl Facts {
         let said: Vec<&Read<Outcome>> =
             self.outcomes.iter().filter(|outcome| outcome.event.data.app == data.app).collect();
         let mut view = RolloutView::new(&promotion.event);
-        for outcome in &said {
+        // What hosts say of the rollout is believed from its signed state alone.
+        for outcome in said.iter().filter(|outcome| !outcome.event.data.kind.is_rollout()) {
             view.fold(&outcome.event.data);
+        }
+        if let Some(state) = self.rollouts.get(&view.id) {
+            view.learn(state);
         }
         let takers =
             self.present.iter().map(|presence| &presence.event.data).filter(|p| p.apps.contains_key(&data.app));
@@ -164,19 +236,26 @@ impl Facts {
             })
             .collect();
         let serving = the_same(hosts.iter().map(|host| host.runs.as_ref()));
-        let at_work = hosts.iter().any(|host| host.here && host.planned && !host.ended);
+        let is_rolling = view.rollout.is_some() && view.word().is_none();
+        let at_work = is_rolling || hosts.iter().any(|host| host.here && host.planned && !host.ended);
+        let here: Vec<&HostStatus> = hosts.iter().filter(|host| host.here || host.away_since.is_none()).collect();
+        let differ = the_same(here.iter().map(|host| host.runs.as_ref())).is_none();
+        let mixed = !at_work && differ && here.iter().any(|host| host.runs.is_some());
         AppStatus {
             app: data.app.clone(),
             promotion: PromotionStatus {
                 counter: data.counter,
                 release: data.release.clone(),
                 intent: data.intent.clone(),
+                only: data.only.clone(),
+                versions: data.images.iter().map(|(service, image)| (service.clone(), version(image))).collect(),
                 author: data.author.clone(),
                 link: data.link.clone(),
                 published_at: promotion.published_at,
                 expires_at: data.expires_at,
             },
-            mixed: !at_work && serving.is_none() && hosts.iter().any(|host| host.runs.is_some()),
+            mixed: mixed || view.word() == Some(RolloutWord::Mixed),
+            rollout: view.rollout.clone(),
             serving,
             hosts,
         }
@@ -195,9 +274,14 @@ impl Facts {
             Some(HostState::Ended(outcome)) => Some(outcome.message.clone()),
             Some(HostState::Silent | HostState::Away) | None => None,
         };
+        let seen_at =
+            self.present.iter().find(|presence| presence.event.data.host == *host).map(|read| read.published_at);
+        let here = seen_at.is_some_and(|at| is_here(at, self.now));
         HostStatus {
             host: host.clone(),
-            here: self.present.iter().any(|presence| presence.event.data.host == *host),
+            here,
+            away_since: seen_at.filter(|_| !here),
+            wave: view.and_then(|view| Some(view.wave? + 1)),
             planned: view.is_some_and(|view| view.planned),
             runs,
             state: view.map_or("not in the plan".to_owned(), HostView::word),
@@ -229,6 +313,11 @@ impl Facts {
         }
         known.into_iter().filter_map(|(host, (_, runs))| Some((host, runs?))).collect()
     }
+}
+
+/// The tag that somebody named, else the digest.
+fn version(image: &PinnedImage) -> String {
+    image.tag.clone().unwrap_or_else(|| image.digest.short().to_owned())
 }
 
 /// What all of them are, if they all are the same.

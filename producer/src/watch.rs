@@ -1,17 +1,21 @@
 //! `landfall watch`: outcomes as they happen, a line each.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use futures_util::StreamExt as _;
-use landfall_bus::{Delivered, OutcomesFrom};
+use landfall_bus::{Bus, Delivered, OutcomesFrom};
 use landfall_schema::Timestamp;
-use landfall_schema::ids::{AppName, HostName};
+use landfall_schema::ids::{AppName, EventId, HostName};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
+use landfall_schema::promotion::Promotion;
 use landfall_schema::subject;
 use owo_colors::OwoColorize as _;
 
 use crate::error::{CliError, ExitCode};
 use crate::output;
 use crate::reading;
+use crate::rollout::state::Rosters;
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -39,13 +43,15 @@ const ERRORS_MAX: u32 = 20;
 pub async fn run(args: WatchArgs, cli: &Session) -> Result<ExitCode, CliError> {
     let env = cli.env()?;
     let bus = cli.bus().await?;
-    let filter = match args.ends {
-        true => subject::terminal_filter(env, args.app.as_ref()),
-        false => subject::outcome_filter(env, args.app.as_ref()),
+    let app = args.app.as_ref().map(|app| cli.app(app)).transpose()?;
+    let filters = match args.ends {
+        true => vec![subject::terminal_filter(env, app.as_ref()), subject::rollout_filter(env, app.as_ref())],
+        false => vec![subject::outcome_filter(env, app.as_ref())],
     };
     let from = if args.all { OutcomesFrom::All } else { OutcomesFrom::New };
-    let mut events = bus.outcomes(filter, from).await?;
-    let what = args.app.as_ref().map_or("all applications".to_owned(), ToString::to_string);
+    let mut events = bus.outcomes_among(filters, from).await?;
+    let mut deciders = Deciders { bus: bus.clone(), rosters: Rosters::new(&bus), known: BTreeMap::new() };
+    let what = app.as_ref().map_or("all applications".to_owned(), ToString::to_string);
     cli.output.note(format!("watching {what} in {env}; stop with Ctrl-C"));
 
     let (mut shown, mut errors) = (0, 0);
@@ -61,7 +67,7 @@ pub async fn run(args: WatchArgs, cli: &Session) -> Result<ExitCode, CliError> {
             None => return Err(CliError::new("the bus ended the stream of outcomes")),
         };
         errors = 0;
-        if show(&message, &args, cli)? {
+        if show(&message, &args, &mut deciders, cli).await? {
             shown += 1;
         }
     }
@@ -69,7 +75,7 @@ pub async fn run(args: WatchArgs, cli: &Session) -> Result<ExitCode, CliError> {
 }
 
 /// Returns whether the message was one to show.
-fn show(message: &Delivered, args: &WatchArgs, cli: &Session) -> Result<bool, CliError> {
+async fn show(message: &Delivered, args: &WatchArgs, deciders: &mut Deciders, cli: &Session) -> Result<bool, CliError> {
     let Some(read) = reading::outcome(message) else {
         cli.output.warn(format!("event {} of {} cannot be read", message.sequence, message.subject));
         return Ok(false);
@@ -77,6 +83,15 @@ fn show(message: &Delivered, args: &WatchArgs, cli: &Session) -> Result<bool, Cl
     let outcome = &read.event.data;
     if args.host.as_ref().is_some_and(|host| outcome.host != *host) {
         return Ok(false);
+    }
+    if outcome.kind.is_rollout() {
+        if args.ends && outcome.rollout.as_ref().is_none_or(|state| state.word().is_none()) {
+            return Ok(false);
+        }
+        if let Err(why) = deciders.believe(message, outcome).await {
+            cli.output.warn(format!("{} of {} is not believed: {why}", outcome.kind, outcome.app));
+            return Ok(false);
+        }
     }
     if cli.output.is_json() {
         // As it came: fields that this version does not know are passed on.
@@ -94,19 +109,45 @@ fn show(message: &Delivered, args: &WatchArgs, cli: &Session) -> Result<bool, Cl
     Ok(true)
 }
 
+/// Whose word about a rollout is believed: the hosts of its plan, under the keys of its roster.
+struct Deciders {
+    bus: Bus,
+    rosters: Rosters,
+    /// By the promotion's event.
+    known: BTreeMap<EventId, Promotion>,
+}
+
+impl Deciders {
+    async fn believe(&mut self, message: &Delivered, outcome: &Outcome) -> Result<(), String> {
+        let failed = |error: CliError| error.to_string();
+        if !self.known.contains_key(&outcome.promotion) {
+            let all = self.bus.promotions(&outcome.env, Some(&outcome.app)).await.map_err(|error| error.to_string())?;
+            let read = all.iter().filter_map(reading::promotion);
+            self.known.extend(read.map(|read| (read.event.id, read.event.data)));
+        }
+        let promotion = self.known.get(&outcome.promotion).ok_or("there is no such promotion")?;
+        if promotion.plan.place_of(&outcome.host).is_none() {
+            return Err(format!("{} is no host of the plan", outcome.host));
+        }
+        let keys = self.rosters.of(&promotion.plan).await.map_err(failed)?.ok_or("its hosts do not act together")?;
+        keys.believe(message).map(|_| ())
+    }
+}
+
 /// The outcome in one line; below it, where something went wrong, what to do and the last lines of the logs.
 fn lines(outcome: &Outcome, at: Timestamp) -> Vec<String> {
     let kind = format!("{:<20}", outcome.kind.to_string());
     let kind = match outcome.kind {
         kind_of if kind_of.is_failure() => kind.red().to_string(),
-        OutcomeKind::DeploySucceeded => kind.green().to_string(),
+        OutcomeKind::DeploySucceeded | OutcomeKind::RolloutSucceeded => kind.green().to_string(),
         _ => kind,
     };
     let took = outcome.duration_ms.map(output::duration).unwrap_or_default();
     let first = format!(
         "{} {} {} {} {} {kind} {took:>8}  {}",
         at.strftime("%H:%M:%S"),
-        outcome.host,
+        // What is said of a rollout is not about the host that says it.
+        if outcome.kind.is_rollout() { "rollout" } else { outcome.host.as_str() },
         outcome.app,
         outcome.release,
         outcome.counter,
@@ -115,7 +156,7 @@ fn lines(outcome: &Outcome, at: Timestamp) -> Vec<String> {
     let mut lines = vec![first.trim_end().to_owned()];
     let Some(reason) = &outcome.reason else { return lines };
     // The step that failed has told of its logs; the end of the deploy need not repeat them.
-    if !outcome.kind.is_terminal() {
+    if !outcome.kind.is_terminal() && !outcome.kind.is_rollout() {
         for tail in &reason.logs {
             lines.extend(tail.lines.iter().map(|line| format!("         {} | {line}", tail.source)));
         }

@@ -127,8 +127,9 @@ pub fn outcome_kind_filter(env: &EnvName, app: &AppName, kind: OutcomeKind) -> S
     format!("landfall.{env}.outcome.{app}.*.{}.{}", kind.noun(), kind.verb())
 }
 
-/// What the rollouts of an application came to.
-pub fn rollout_filter(env: &EnvName, app: &AppName) -> String {
+/// What the rollouts of one application, or of all, came to.
+pub fn rollout_filter(env: &EnvName, app: Option<&AppName>) -> String {
+    let app = app.map_or("*", AppName::as_str);
     format!("landfall.{env}.outcome.{app}.*.rollout.*")
 }
 

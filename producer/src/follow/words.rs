@@ -76,6 +76,32 @@ pub fn of_word(word: RolloutWord) -> &'static str {
     }
 }
 
+/// After "the rollout": how it is, in one line.
+pub fn status_of(state: &RolloutState) -> String {
+    let because = state.cause.as_ref().map_or(String::new(), |cause| format!(" ({})", cause.message));
+    let missing: Vec<&str> = state.not_reached.keys().map(HostName::as_str).collect();
+    let without = if missing.is_empty() { String::new() } else { format!("; not reached: {}", missing.join(", ")) };
+    match state.phase {
+        RolloutPhase::Rolling => format!("is at wave {}{without}", state.wave + 1),
+        RolloutPhase::Holding => format!("comes to a halt{because}"),
+        RolloutPhase::RollingBack { .. } => format!("goes back{because}"),
+        RolloutPhase::Ended { word: RolloutWord::SucceededPartial } => format!("succeeded in part{without}"),
+        RolloutPhase::Ended { word } => format!("{}{because}{without}", past(word)),
+    }
+}
+
+/// After "the rollout has ended: it".
+pub fn past(word: RolloutWord) -> &'static str {
+    match word {
+        RolloutWord::Succeeded => "succeeded",
+        RolloutWord::SucceededPartial => "succeeded, and some hosts were not reached",
+        RolloutWord::RolledBack => "was rolled back",
+        RolloutWord::Held => "is held",
+        RolloutWord::Mixed => "left the fleet mixed",
+        RolloutWord::Aborted => "was aborted",
+    }
+}
+
 /// The message; at the end of a deploy without the reason, which the failed step has told.
 fn told(outcome: &Outcome) -> &str {
     let message = outcome.message.as_str();

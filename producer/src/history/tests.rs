@@ -1,19 +1,21 @@
+#![allow(clippy::unwrap_used)]
+use landfall_schema::rollout::{RolloutPhase, RolloutWord};
+
 use super::*;
 use crate::fixtures::{at, promoted, said};
 use crate::output::table;
 
-fn shown(promotions: Vec<Read<Promotion>>, ends: &[Read<Outcome>], limit: usize) -> (String, Vec<String>) {
-    let pasts = pasts(promotions, ends, limit, at(1_000));
-    let header = ["app", "#", "release", "when (UTC)", "by", "host", "outcome", "took", "why"];
-    (table(&header, rows(&pasts)), pasts.into_iter().map(|past| past.result).collect())
+fn shown(promotions: Vec<Read<Promotion>>, ends: &[Read<Outcome>]) -> (String, Vec<String>) {
+    let pasts = pasts(&promotions, ends, &BTreeMap::new(), at(1_000));
+    (table(&HEADER, rows(&pasts)), pasts.into_iter().map(|past| past.result).collect())
 }
 
 #[test]
 fn newest_first_with_every_host() {
     let promotions = vec![
-        promoted(1, 1, &["host-a", "host-b"]),
-        promoted(10, 2, &["host-a", "host-b"]),
         promoted(990, 3, &["host-a"]),
+        promoted(10, 2, &["host-a", "host-b"]),
+        promoted(1, 1, &["host-a", "host-b"]),
     ];
     let ends = [
         said(2, "host-a 1 deploy.succeeded 4000"),
@@ -21,21 +23,46 @@ fn newest_first_with_every_host() {
         said(12, "host-a 2 deploy.rolled_back 15000"),
     ];
     let expect = "\
-APP   #  RELEASE  WHEN (UTC)           BY  HOST    OUTCOME      TOOK   WHY
-shop  3  v3       2027-01-15 08:16:30  ci  host-a  running      -
-shop  2  v2       2027-01-15 08:00:10  ci  host-a  rolled_back  15 s   app answers 500…
-                                           host-b  silent       -
-shop  1  v1       2027-01-15 08:00:01  ci  host-a  succeeded    4.0 s
-                                           host-b  succeeded    4.1 s";
-    let (text, results) = shown(promotions, &ends, 20);
+APP   #  RELEASE  WHEN (UTC)           BY  RESULT     HOST    OUTCOME      TOOK   WHY
+shop  3  v3       2027-01-15 08:16:30  ci  running    host-a  running      -
+shop  2  v2       2027-01-15 08:00:10  ci  mixed      host-a  rolled_back  15 s   app answers 500…
+                                                      host-b  silent       -
+shop  1  v1       2027-01-15 08:00:01  ci  succeeded  host-a  succeeded    4.0 s
+                                                      host-b  succeeded    4.1 s";
+    let (text, results) = shown(promotions, &ends);
     assert_eq!(text, expect);
     assert_eq!(results, ["running", "mixed", "succeeded"]);
 }
 
 #[test]
-fn the_limit_keeps_the_newest() {
-    let promotions = (1..=5).map(|counter| promoted(counter as i64, counter, &[])).collect();
-    let (text, results) = shown(promotions, &[], 2);
-    assert!(text.contains("v5") && text.contains("v4") && !text.contains("v3"), "{text}");
-    assert_eq!(results, ["no host", "no host"]);
+fn the_last_word_of_a_rollout_is_its_result() {
+    let mut promotion = promoted(1, 1, &["host-a", "host-b"]);
+    promotion.event.data.plan.away = vec!["host-c".parse().unwrap()];
+    let data = &promotion.event.data;
+    let state = RolloutState {
+        env: data.env.clone(),
+        app: data.app.clone(),
+        counter: data.counter,
+        promotion: promotion.event.id,
+        phase: RolloutPhase::Ended { word: RolloutWord::SucceededPartial },
+        wave: 0,
+        admitted: 2,
+        cause: None,
+        not_reached: [("host-b".parse().unwrap(), "it is away".to_owned())].into(),
+        differing: BTreeMap::new(),
+        decided_by: "host-a".parse().unwrap(),
+    };
+    let rollouts = BTreeMap::from([(promotion.event.id, state)]);
+    let ends = [said(2, "host-a 1 deploy.succeeded 4000")];
+    let pasts = pasts(&[promotion], &ends, &rollouts, at(10));
+    assert_eq!(pasts[0].result, "succeeded_partial");
+    let outcomes: Vec<&str> = pasts[0].hosts.iter().map(|host| host.outcome.as_str()).collect();
+    assert_eq!(outcomes, ["succeeded", "silent", "not_reached"]);
+}
+
+#[test]
+fn a_promotion_without_hosts() {
+    let (text, results) = shown(vec![promoted(1, 1, &[])], &[]);
+    assert!(text.ends_with("ci  no host  -     -"), "{text}");
+    assert_eq!(results, ["no host"]);
 }

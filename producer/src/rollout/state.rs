@@ -13,7 +13,9 @@ use landfall_schema::signature::{DsseEnvelope, PublicKey};
 use landfall_schema::subject;
 
 use crate::error::CliError;
+use crate::output::Output;
 use crate::plan::HostKeys;
+use crate::reading::Read;
 
 /// Reads the state; `None` before anybody decided anything.
 ///
@@ -32,6 +34,24 @@ pub async fn read(
             .hint("somebody wrote it who is no host of the plan; look at the permissions of the bucket")
     })?;
     Ok(Some(state).filter(|state| state.promotion == id))
+}
+
+/// The states of those of these promotions whose hosts act together. One that cannot be believed is told of and left out.
+pub async fn read_all(bus: &Bus, promotions: &[Read<Promotion>], output: &Output) -> BTreeMap<EventId, RolloutState> {
+    let mut rosters = Rosters::new(bus);
+    let mut states = BTreeMap::new();
+    for Read { event, .. } in promotions {
+        let found = match rosters.of(&event.data.plan).await {
+            Ok(Some(keys)) => read(bus, event.id, &event.data, &keys).await,
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(state) => states.extend(state.map(|state| (event.id, state))),
+            Err(error) => output.warn(format!("the rollout of {} {}: {error}", event.data.app, event.data.counter)),
+        }
+    }
+    states
 }
 
 /// # Errors

@@ -4,10 +4,10 @@ use crate::output::table;
 
 /// The table as a person sees it, a hundred seconds after the start, and whether the hosts are mixed.
 fn shown(promotion: Read<Promotion>, outcomes: Vec<Read<Outcome>>, present: Vec<Read<Presence>>) -> (String, bool) {
-    let facts = Facts { promotions: vec![promotion], outcomes, present };
+    let facts = Facts { promotions: vec![promotion], outcomes, present, rollouts: BTreeMap::new(), now: at(100) };
     let apps: Vec<AppStatus> = facts.promotions.iter().map(|promotion| facts.app(promotion)).collect();
     let mixed = apps.iter().any(|app| app.mixed);
-    (table(&["app", "host", "here", "runs", "promoted", "state", "since"], rows(&apps, at(100))), mixed)
+    (table(&HEADER, rows(&apps, at(100))), mixed)
 }
 
 #[test]

@@ -1,0 +1,223 @@
+//! `landfall halt`, `resume` and `abort`: what an operator says to a rollout under way.
+
+use std::collections::BTreeSet;
+
+use clap::Args;
+use landfall_bus::{Bus, BusError};
+use landfall_schema::Timestamp;
+use landfall_schema::event::{CloudEvent, TYPE_HALTED};
+use landfall_schema::halt::{Halt, HaltCommand};
+use landfall_schema::ids::{AppName, Counter, EnvName, EventId, HostName};
+use landfall_schema::outcome::{Outcome, OutcomeKind};
+use landfall_schema::promotion::Promotion;
+use landfall_schema::rollout::{RolloutPhase, RolloutState};
+use landfall_schema::subject;
+use uuid::Uuid;
+
+use crate::ci;
+use crate::context::process_environment;
+use crate::error::{CliError, ExitCode};
+use crate::follow::words;
+use crate::plan::words::listed;
+use crate::reading;
+use crate::rollout::{RolloutView, state};
+use crate::session::Session;
+
+#[derive(Debug, Args)]
+pub struct HaltArgs {
+    #[arg(value_name = "APP")]
+    pub app: AppName,
+    /// The promotion whose rollout is meant. Default: the newest
+    #[arg(long, value_name = "NUMBER", value_parser = parse_counter)]
+    pub promotion: Option<Counter>,
+    /// Why, for people
+    #[arg(long, value_name = "TEXT", default_value = "no reason was given")]
+    pub reason: String,
+    /// Who says it. Default: what CI or the system says
+    #[arg(long, value_name = "NAME")]
+    pub author: Option<String>,
+}
+
+pub async fn run(args: HaltArgs, command: HaltCommand, cli: &Session) -> Result<ExitCode, CliError> {
+    let env = cli.env()?.clone();
+    let app = cli.app(&args.app)?;
+    let key = cli.signing_key()?;
+    let bus = cli.bus().await?;
+    let (view, last) = read(&bus, &env, &app, args.promotion, cli).await?;
+    let promotion = &view.promotion;
+    check(&view, last.as_ref().map(|(_, halt)| halt), command)?;
+    let halt = Halt {
+        env: env.clone(),
+        app: app.clone(),
+        counter: promotion.counter,
+        promotion: view.id,
+        command,
+        reason: args.reason.clone(),
+        author: args.author.clone().unwrap_or_else(|| ci::author(&process_environment)),
+    };
+    let source = format!("/landfall/producer/{}", halt.author);
+    let event = CloudEvent::new(EventId(Uuid::now_v7()), source, TYPE_HALTED, Timestamp::now(), halt);
+    let body = event.encode().map_err(|error| CliError::from_error(&error).hint("shorten --reason"))?;
+    let header = key.header(&body).map_err(|error| CliError::from_error(&error))?;
+    let place = subject::halted(&env, &app);
+    let after = last.map_or(0, |(sequence, _)| sequence);
+    match bus.publish_expecting(&place, event.id, &body, Some(&header), None, after).await {
+        Ok(_) => {}
+        Err(BusError::Raced { .. }) => {
+            return Err(CliError::new(format!("somebody else has just said something about {app}; nothing was said"))
+                .hint(format!("see `landfall status {app} --env {env}`, then say it again"))
+                .exit(ExitCode::Raced));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    if cli.output.is_json() {
+        cli.output.json(&event)?;
+    }
+    for line in told(&view, command) {
+        cli.output.note(line);
+    }
+    Ok(ExitCode::Done)
+}
+
+/// The rollout as far as it is, and the last that was said about the application, with its sequence.
+async fn read(
+    bus: &Bus,
+    env: &EnvName,
+    app: &AppName,
+    counter: Option<Counter>,
+    cli: &Session,
+) -> Result<(RolloutView, Option<(u64, Halt)>), CliError> {
+    let see = format!("see `landfall history {app} --env {env}`");
+    let promotions = reading::promotions(&bus.promotions(env, Some(app)).await?, &cli.output);
+    let newest = promotions.last().map(|read| read.event.data.counter);
+    let found = match counter {
+        Some(counter) => promotions.into_iter().rev().find(|read| read.event.data.counter == counter),
+        None => promotions.into_iter().next_back(),
+    };
+    let Some(found) = found else {
+        let what = counter.map_or("promotion".to_owned(), |counter| format!("promotion {counter}"));
+        return Err(CliError::new(format!("{app} has no {what} in {env}")).hint(see));
+    };
+    let mut view = RolloutView::new(&found.event);
+    let Some(keys) = state::Rosters::new(bus).of(&found.event.data.plan).await? else {
+        let message = format!("{} has no rollout to speak of: its hosts do not act together", named(&view.promotion));
+        return Err(CliError::new(message).hint("promote or roll back instead; that ends what is under way"));
+    };
+    if newest.is_some_and(|newest| newest > view.promotion.counter) {
+        let newest = newest.unwrap_or(Counter::NONE);
+        return Err(CliError::new(format!("{} was replaced by promotion {newest}", named(&view.promotion))).hint(see));
+    }
+    for message in bus.newest_outcomes(&subject::outcome_filter(env, Some(app))).await? {
+        match keys.believe(&message) {
+            Ok(said) => {
+                view.fold(&said.data);
+            }
+            Err(why) => tracing::debug!(why, "an outcome is left out"),
+        }
+    }
+    if let Some(state) = state::read(bus, view.id, &view.promotion, &keys).await? {
+        view.rollout = Some(state);
+    }
+    let last = bus.last_said(&subject::halted(env, app)).await?;
+    let last = last.map(|message| {
+        let halt = CloudEvent::<Halt>::decode(&message.body, TYPE_HALTED).map(|event| event.data);
+        (message.sequence, halt)
+    });
+    match last {
+        None => Ok((view, None)),
+        Some((sequence, Ok(halt))) => Ok((view, Some((sequence, halt)))),
+        Some((_, Err(error))) => {
+            Err(CliError::new(format!("what was last said about {app} cannot be read")).because(&error))
+        }
+    }
+}
+
+fn named(promotion: &Promotion) -> String {
+    format!("promotion {} ({} {})", promotion.counter, promotion.app, promotion.release)
+}
+
+/// Refuses what would have no effect.
+fn check(view: &RolloutView, last: Option<&Halt>, command: HaltCommand) -> Result<(), CliError> {
+    let what = named(&view.promotion);
+    let (app, env) = (&view.promotion.app, &view.promotion.env);
+    if let Some(state) = &view.rollout
+        && let Some(word) = state.word()
+    {
+        let message = format!("the rollout of {what} has ended already: it {}", words::past(word));
+        return Err(CliError::new(message).hint(format!("to go back, `landfall rollback {app} --env {env}`")));
+    }
+    if let Some(RolloutPhase::RollingBack { .. }) = view.rollout.as_ref().map(|state| state.phase) {
+        return Err(CliError::new(format!("{what} is going back already; that is not stopped half-way"))
+            .hint(format!("follow it with `landfall watch {app} --env {env}`")));
+    }
+    let said = last.filter(|halt| halt.promotion == view.id).map(|halt| (halt.command, halt));
+    match (command, said) {
+        (_, Some((HaltCommand::Abort, halt))) => {
+            Err(CliError::new(format!("{what} was aborted already, by {}: {}", halt.author, halt.reason))
+                .hint(format!("follow it with `landfall watch {app} --env {env}`")))
+        }
+        (HaltCommand::Resume, None | Some((HaltCommand::Resume, _))) => {
+            Err(CliError::new(format!("{what} is not halted")).hint(format!("see `landfall status {app} --env {env}`")))
+        }
+        (HaltCommand::Halt, Some((HaltCommand::Halt, halt))) => {
+            Err(CliError::new(format!("{what} is halted already, by {}: {}", halt.author, halt.reason))
+                .hint(format!("`landfall resume {app} --env {env}` lets it go on, `landfall abort` ends it")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What was said, and what follows from it.
+fn told(view: &RolloutView, command: HaltCommand) -> Vec<String> {
+    let (app, env) = (&view.promotion.app, &view.promotion.env);
+    let what = named(&view.promotion);
+    let at = view.rollout.as_ref().map_or(String::new(), |state| format!("; {}", at_wave(state, view)));
+    match command {
+        HaltCommand::Halt => vec![
+            format!("{what} is halted: no further host begins, those under way finish{at}"),
+            format!(
+                "let it go on with `landfall resume {app} --env {env}`, or end it with `landfall abort {app} --env {env}`"
+            ),
+        ],
+        HaltCommand::Resume => vec![format!("{what} goes on{at}")],
+        HaltCommand::Abort => {
+            let (moved, still): (Vec<HostName>, Vec<HostName>) =
+                view.promotion.plan.hosts().cloned().partition(|host| has_moved(view, host));
+            let mut lines = vec![format!("{what} is aborted: no further host begins")];
+            if !moved.is_empty() {
+                lines.push(format!("these go back to what they ran before, and prove it: {}", listed(&moved)));
+            }
+            if !still.is_empty() {
+                lines.push(format!("these have not moved, and stay as they are: {}", listed(&still)));
+            }
+            lines.push(format!("follow it with `landfall watch {app} --env {env}`"));
+            lines
+        }
+    }
+}
+
+fn at_wave(state: &RolloutState, view: &RolloutView) -> String {
+    words::of_state(state, &view.promotion.plan)
+}
+
+/// Whether the host's stack was or is being changed, as far as it has said.
+fn has_moved(view: &RolloutView, host: &HostName) -> bool {
+    let Some(view) = view.hosts.get(host) else { return false };
+    let nouns: BTreeSet<&str> = view.steps.iter().map(|step| step.noun).chain(view.working_noun()).collect();
+    let moved = ["stack", "readiness", "smoke", "traffic", "bake", "commit", "rollback"];
+    let ended = |end: &Outcome| matches!(end.kind, OutcomeKind::DeploySucceeded | OutcomeKind::DeployStuck);
+    match view.end() {
+        Some(end) => ended(end),
+        None => moved.iter().any(|noun| nouns.contains(noun)),
+    }
+}
+
+/// `3` or `#3`.
+fn parse_counter(text: &str) -> Result<Counter, String> {
+    let number = text.strip_prefix('#').unwrap_or(text).parse();
+    number.map(Counter).map_err(|_| format!("{text:?} is no number of a promotion, such as 3"))
+}
+
+#[cfg(test)]
+#[path = "halt/tests.rs"]
+mod tests;
