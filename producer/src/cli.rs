@@ -79,6 +79,19 @@ pub enum Command {
     /// Stacks that live for a while beside all others; made with `promote --env preview/NAME`
     #[command(subcommand)]
     Preview(crate::preview::PreviewCommand),
+    /// Let a promotion pass that waits for approvals
+    Approve(crate::gates::approve::ApproveArgs),
+    /// Forbid a promotion that waits for approvals
+    Reject(crate::gates::approve::RejectArgs),
+    /// Let nothing be promoted for a while; rollbacks pass. Without --reason and --until: what is frozen
+    Freeze(crate::gates::freeze::FreezeArgs),
+    /// End a freeze
+    Unfreeze(crate::gates::freeze::UnfreezeArgs),
+    /// Allow what hosts have condemned. Without RELEASE: what is condemned
+    Absolve(crate::gates::absolve::AbsolveArgs),
+    /// The rules of an environment
+    #[command(subcommand)]
+    Policy(crate::gates::policy::PolicyCommand),
     /// What serves where
     Status(crate::status::StatusArgs),
     /// The promotions of the past and how they ended

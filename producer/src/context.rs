@@ -46,6 +46,12 @@ pub struct Context {
     pub ca: Option<PathBuf>,
     pub env: Option<EnvName>,
     pub signing_key: Option<PathBuf>,
+    /// The key of somebody who sets policies and freezes.
+    pub admin_key: Option<PathBuf>,
+    /// Whose promotions are believed; without any, the key that a promotion names itself.
+    pub trusted_promoters: Vec<PublicKey>,
+    /// Whose policies and freezes are believed; without any, the key that they name themselves.
+    pub trusted_admins: Vec<PublicKey>,
     /// Registries that are asked over plain HTTP; loopback ones always are.
     pub insecure_registries: Vec<String>,
     /// Believe outcomes of these hosts only under these keys. Without it the keys that hosts announce are used.
@@ -78,6 +84,9 @@ pub struct Settings {
     /// The preview of it that is meant.
     pub preview: Option<AppName>,
     pub signing_key: SigningKeySource,
+    pub admin_key: Option<PathBuf>,
+    pub trusted_promoters: Vec<PublicKey>,
+    pub trusted_admins: Vec<PublicKey>,
     pub insecure_registries: Vec<String>,
     pub host_keys: BTreeMap<HostName, PublicKey>,
 }
@@ -176,6 +185,9 @@ impl Settings {
             env: target.map(|target| target.env).or(context.env),
             named_env: global.env.as_ref().map(|target| target.env.clone()),
             context: name,
+            admin_key: environment("LANDFALL_ADMIN_KEY_FILE").map(PathBuf::from).or(context.admin_key),
+            trusted_promoters: context.trusted_promoters,
+            trusted_admins: context.trusted_admins,
             insecure_registries: context.insecure_registries,
             host_keys: context.host_keys,
             connect,
@@ -242,6 +254,7 @@ fn read_context(path: &Path) -> Result<Option<Context>, ContextError> {
         &mut context.nkey_file,
         &mut context.ca,
         &mut context.signing_key,
+        &mut context.admin_key,
     ];
     for path in paths.into_iter().flatten() {
         *path = absolute(&base, path);

@@ -15,6 +15,7 @@ pub mod error;
 #[cfg(test)]
 mod fixtures;
 pub mod follow;
+pub mod gates;
 pub mod halt;
 pub mod history;
 pub mod hosts;

@@ -1,5 +1,6 @@
 //! `landfall promote`: a compose file and images become a signed promotion. Everything is checked before anything is published.
 
+pub mod from;
 pub mod name;
 pub mod only;
 pub mod select;
@@ -12,13 +13,14 @@ use futures_util::future::try_join_all;
 use landfall_bus::Bus;
 use landfall_schema::Timestamp;
 use landfall_schema::event::CloudEvent;
-use landfall_schema::ids::{AppName, ReleaseName, ServiceName};
+use landfall_schema::ids::{AppName, EnvName, ReleaseName, ServiceName};
 use landfall_schema::promotion::{Intent, OnFailure, PinnedImage, Preview, Promotion};
 use landfall_schema::signature::SigningKey;
 
 use crate::compose::{Stack, env_file};
 use crate::error::{CliError, ExitCode};
 use crate::follow::{Outcomes, follow};
+use crate::gates::precheck;
 use crate::image::ImageReference;
 use crate::plan::{self, HostKeys, Planned};
 use crate::promote::select::{ImageArg, Selection, parse_image_arg, select};
@@ -52,6 +54,12 @@ pub struct PromoteArgs {
     /// What people call this release. Default: the image's tag, else CI's commit
     #[arg(long, value_name = "NAME")]
     pub release: Option<ReleaseName>,
+    /// Promote what succeeded last in this environment, as it is: nothing is built or resolved again, and what its hosts signed is the evidence
+    #[arg(long, value_name = "ENV", conflicts_with_all = ["files", "images", "env_file", "only", "lifetime"])]
+    pub from: Option<EnvName>,
+    /// With --from: the environment that it goes to. Default: the one of --env
+    #[arg(long, value_name = "ENV", requires = "from")]
+    pub to: Option<EnvName>,
     /// Only these services change; the others keep the images of the last release that succeeded, and are not restarted
     #[arg(long, value_name = "SERVICE", value_delimiter = ',')]
     pub only: Vec<ServiceName>,
@@ -69,6 +77,9 @@ pub struct PromoteArgs {
 }
 
 pub async fn run(args: PromoteArgs, cli: &Session) -> Result<ExitCode, CliError> {
+    if let Some(from) = &args.from {
+        return from::run(&args, from, cli).await;
+    }
     let env = cli.env()?.clone();
     let key = cli.signing_key()?;
     let stack = Stack::read(&args.files, Path::new(""))?;
@@ -131,6 +142,7 @@ pub async fn announce(
     wait: bool,
     cli: &Session,
 ) -> Result<ExitCode, CliError> {
+    precheck::check(bus, event, cli).await?;
     planned.store(bus).await?;
     // Before publishing: the first outcome may come within milliseconds.
     let outcomes = if wait { Some(Outcomes::subscribe(bus, &event.data).await?) } else { None };

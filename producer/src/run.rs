@@ -8,7 +8,9 @@ use crate::error::{CliError, ExitCode};
 use crate::output::Output;
 use crate::preview::PreviewCommand;
 use crate::session::Session;
-use crate::{bus_apply, complete, doctor, halt, history, hosts, init, lint, preview, promote, rollback, status, watch};
+use crate::{
+    bus_apply, complete, doctor, gates, halt, history, hosts, init, lint, preview, promote, rollback, status, watch,
+};
 
 /// The commands narrate by themselves; logs are for looking closer, with LANDFALL_LOG.
 const LOG_FILTER: &str = "error";
@@ -54,6 +56,12 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, CliEr
         Command::Abort(args) => halt::run(args, HaltCommand::Abort, session).await,
         Command::Preview(PreviewCommand::List(args)) => preview::list::run(args, session).await,
         Command::Preview(PreviewCommand::Rm(args)) => preview::remove::run(args, session).await,
+        Command::Approve(args) => gates::approve::run(args, session).await,
+        Command::Reject(args) => gates::approve::reject(args, session).await,
+        Command::Freeze(args) => gates::freeze::run(args, session).await,
+        Command::Unfreeze(args) => gates::freeze::unfreeze(args, session).await,
+        Command::Absolve(args) => gates::absolve::run(args, session).await,
+        Command::Policy(command) => gates::policy::run(command, session).await,
         Command::Status(args) => status::run(args, session).await,
         Command::History(args) => history::run(args, session).await,
         Command::Watch(args) => watch::run(args, session).await,

@@ -1,0 +1,86 @@
+//! Asks the environment's rules before a promotion is published. The hosts ask them again, and theirs is the last word.
+
+use landfall_bus::Bus;
+use landfall_deploy::gates::{Facts, Gate, judge};
+use landfall_schema::Timestamp;
+use landfall_schema::event::CloudEvent;
+use landfall_schema::gates::{EnvironmentPolicy, fingerprint};
+use landfall_schema::ids::Digest;
+use landfall_schema::outcome::Reason;
+use landfall_schema::promotion::{Intent, Promotion};
+
+use super::reading;
+use crate::error::{CliError, ExitCode};
+use crate::session::Session;
+
+/// # Errors
+/// The rule that forbids it, with exit code 6; nothing is published then.
+pub async fn check(bus: &Bus, event: &CloudEvent<Promotion>, cli: &Session) -> Result<(), CliError> {
+    let promotion = &event.data;
+    let Promotion { env, app, .. } = promotion;
+    if promotion.intent == Intent::Remove {
+        return Ok(());
+    }
+    let policy = reading::policy(bus, env, cli).await?.data;
+    let freezes = reading::freezes(bus, env, cli).await?.data.unwrap_or_default();
+    let condemned = match reading::condemned(bus, env, app).await {
+        Ok(condemned) => condemned,
+        Err(error) => {
+            cli.output.warn(error.message);
+            None
+        }
+    };
+    let absolved = match &condemned {
+        Some(list) if list.forbids(&fingerprint(promotion), &[]).is_some() => {
+            reading::absolutions(bus, env, app, cli).await?.data.map(|said| said.absolved).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    };
+    // Nobody can have approved what is not published yet.
+    let without_approvals = policy.clone().map(|policy| EnvironmentPolicy { approvals: None, ..policy });
+    let gate = judge(&Facts {
+        promotion,
+        id: event.id,
+        digest: &Digest::of(b""),
+        promoted_by: &[],
+        now: Timestamp::now(),
+        condemned: condemned.as_ref(),
+        absolved: &absolved,
+        policy: without_approvals.as_ref(),
+        freezes: &freezes,
+        approval: None,
+        is_way_back: matches!(promotion.intent, Intent::Rollback { .. }),
+    });
+    match gate {
+        Gate::Pass => {}
+        Gate::Wait { on, .. } => {
+            let hint = format!(
+                "wait for its end, or `landfall unfreeze --env {env}`; `landfall rollback {app} --env {env}` passes"
+            );
+            return Err(refused(promotion, &on).hint(hint));
+        }
+        Gate::Refuse(Reason { message, hint, .. }) => {
+            let error = refused(promotion, &message);
+            return Err(match hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            });
+        }
+    }
+    let rule = policy.and_then(|policy| policy.approvals).filter(|rule| rule.need > 0);
+    if let (Some(rule), Intent::Promote) = (rule, &promotion.intent) {
+        let names: Vec<&str> = rule.of.iter().map(|approver| approver.name.as_str()).collect();
+        cli.output.note(format!(
+            "{env} needs {} of {} to approve: `landfall approve {app} {} --env {env}`",
+            rule.need,
+            names.join(", "),
+            promotion.counter.0
+        ));
+    }
+    Ok(())
+}
+
+fn refused(promotion: &Promotion, why: &str) -> CliError {
+    let Promotion { env, app, release, .. } = promotion;
+    CliError::new(format!("{app} {release} was not promoted to {env}: {why}")).exit(ExitCode::Refused)
+}
