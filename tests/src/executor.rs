@@ -26,6 +26,8 @@ pub struct Settings {
     pub min_free_disk: String,
     pub keep_releases: u32,
     pub trusted: Vec<String>,
+    /// Whose policies and freezes are believed.
+    pub admins: Vec<String>,
     pub allowed_registries: Vec<String>,
     /// Application, stack directory, project.
     pub apps: Vec<(String, PathBuf, String)>,
@@ -174,7 +176,7 @@ impl ExecutorProcess {
         }
         writeln!(text, "[bus]\nurl = {bus_url:?}")?;
         writeln!(text, "[docker]\nhost = {docker_host:?}\nmin_free_disk = {min_free_disk:?}")?;
-        writeln!(text, "[trust]\npromote = {:?}", self.settings.trusted)?;
+        writeln!(text, "[trust]\npromote = {:?}\nadmin = {:?}", self.settings.trusted, self.settings.admins)?;
         for (app, directory, project) in &self.settings.apps {
             writeln!(text, "[apps.{app}]\ndirectory = {directory:?}\nproject = {project:?}")?;
         }

@@ -150,6 +150,7 @@ impl Scenario {
             min_free_disk: "1 MB".to_owned(),
             keep_releases: 3,
             trusted: vec![self.promoter.public().to_string()],
+            admins: Vec::new(),
             allowed_registries: Vec::new(),
             apps: vec![(self.app.to_string(), directory.clone(), project.clone())],
             labels: std::collections::BTreeMap::new(),
@@ -167,8 +168,9 @@ impl Scenario {
     /// # Errors
     /// When it does not.
     pub async fn start_executor(&mut self, host: usize) -> Result<()> {
-        let (bus, env) = (&self.bus, &self.env);
+        let bus = &self.bus;
         let Host { name, executor, .. } = &mut self.hosts[host];
+        let env = &EnvName::new(executor.settings.env.clone())?;
         let before = beat(bus, env, name).await?;
         executor.start()?;
         until("the executor is present", PRESENCE_LIMIT, async || {

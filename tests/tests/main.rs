@@ -8,6 +8,7 @@ mod bad_stack;
 mod cli;
 mod expect;
 mod fleet;
+mod gates;
 mod good;
 mod migrations;
 mod names;

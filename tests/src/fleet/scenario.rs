@@ -120,6 +120,7 @@ impl FleetScenario {
             min_free_disk: "1 MB".to_owned(),
             keep_releases: 3,
             trusted: vec![self.promoter.public().to_string()],
+            admins: Vec::new(),
             allowed_registries: Vec::new(),
             apps: vec![(self.app.to_string(), directory.clone(), self.project.clone())],
             labels: BTreeMap::new(),
