@@ -228,5 +228,6 @@ impl FleetHost {
     }
 }
 
-/// A deploy on a host that was just connected again begins after the network has noticed: the sender's last pause grows with the absence.
-pub const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
+/// A deploy on a host that was just connected again may begin late: the sender's pauses grow with the absence, what the server has
+/// sent into the void comes again after 30 s, and the sweep comes once a minute.
+pub const RECONNECT_LIMIT: Duration = Duration::from_secs(120);

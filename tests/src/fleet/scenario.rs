@@ -260,6 +260,21 @@ impl FleetScenario {
         waited.with_context(|| format!("the executor's log:\n{}\n", executor.log()))
     }
 
+    /// The last word about a whole rollout, whichever host says it.
+    ///
+    /// # Errors
+    /// When there is none in time; the error shows what there was, and the executors' logs.
+    pub async fn word(&mut self, counter: u64) -> Result<Outcome> {
+        let ended = |outcome: &Outcome| {
+            outcome.counter.0 == counter && outcome.rollout.as_ref().is_some_and(|state| state.word().is_some())
+        };
+        let waited = self.outcomes.wait(&format!("the last word about #{counter}"), RECONNECT_LIMIT, ended).await;
+        waited.with_context(|| {
+            let logs = self.hosts.iter().map(|host| format!("{}:\n{}", host.name, host.executor.log()));
+            logs.collect::<Vec<_>>().join("\n")
+        })
+    }
+
     /// How a promotion ended on each of these hosts, by their numbers.
     ///
     /// # Errors
