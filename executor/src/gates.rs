@@ -135,7 +135,7 @@ impl Gates {
             Ok(rules) => rules,
             Err(reason) => return Ok(Gate::Refuse(reason)),
         };
-        let (body, signature) = inner.journal.believed(order).await?.ok_or(GateError::Unknown)?;
+        let (body, signature) = inner.believed(order).await?;
         let approvers = approvers(rules.policy.as_ref());
         let approval = inner.approval(&bus, promotion, &approvers).await?;
         Ok(judge(&Facts {
@@ -257,10 +257,20 @@ impl Inner {
         }
     }
 
+    /// The promotion's bytes and signature. In a task of its own, as every reading of the journal here: whoever asks the rules may stop
+    /// polling for a while to write into the journal itself, and would wait for ever for the connection that this one was just given.
+    async fn believed(&self, order: &Order) -> Result<(Vec<u8>, Option<String>), GateError> {
+        let (journal, order) = (self.journal.clone(), order.clone());
+        let read = tokio::spawn(async move { journal.believed(&order).await });
+        read.await.map_err(|_| GateError::Unknown)??.ok_or(GateError::Unknown)
+    }
+
     /// Whether this host ran just this before, under the number that the rollback names.
     async fn is_way_back(&self, promotion: &Promotion) -> Result<bool, GateError> {
         let Intent::Rollback { to } = promotion.intent else { return Ok(false) };
-        let committed = self.journal.committed(&promotion.env, &promotion.app, COMMITTED_MAX).await?;
+        let (journal, env, app) = (self.journal.clone(), promotion.env.clone(), promotion.app.clone());
+        let read = tokio::spawn(async move { journal.committed(&env, &app, COMMITTED_MAX).await });
+        let committed = read.await.map_err(|_| GateError::Unknown)??;
         let wanted = fingerprint(promotion);
         Ok(committed.iter().any(|past| past.counter == to && fingerprint(&past.promotion) == wanted))
     }

@@ -285,7 +285,7 @@ async fn what_is_proven_in_staging_goes_to_production() -> Result<()> {
     // `v1` had no smoke test.
     let run = ruled.landfall(REFUSED, &to).await?;
     assert!(run.stderr.contains("no smoke test passed on host-a"), "{run:?}");
-    ruled.landfall(DONE, &["promote", "shop", "--file", &file, "--wait"]).await?;
+    ruled.landfall(DONE, &["promote", "shop", "--file", &file, "--release", "v2", "--wait"]).await?;
     let run = ruled.landfall(DONE, &to).await?;
     assert!(run.stderr.contains("shop v2 as it succeeded in test"), "{run:?}");
     let outcome = ruled.served.scenario.terminal(1, 1).await?;
@@ -296,7 +296,7 @@ async fn what_is_proven_in_staging_goes_to_production() -> Result<()> {
     // A rollback on this host needs no proof anew.
     let v3 = ruled.served.scenario.push("v3", AppImage::version("v3")).await?;
     let file = ruled.served.scenario.compose_file("v3", &smoked(&v3))?;
-    ruled.landfall(DONE, &["promote", "shop", "--file", &file, "--wait"]).await?;
+    ruled.landfall(DONE, &["promote", "shop", "--file", &file, "--release", "v3", "--wait"]).await?;
     ruled.landfall(DONE, &to).await?;
     ruled.landfall(DONE, &["rollback", "shop", "--env", PRODUCTION, "--wait"]).await?;
     assert_eq!(landfall_tests::http::get(port, "/").await?, "v2");

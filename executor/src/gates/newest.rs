@@ -11,12 +11,13 @@ use landfall_schema::subject::Subject;
 
 use super::published;
 
-/// Ids are UUIDv7 and stand inside the signature: they sort by the time of their making.
+/// What was read last: its number in the stream, and the newest id among all that were ever said and believed. Ids are UUIDv7 and stand
+/// inside the signature: they sort by the time of their making.
 #[derive(Debug, Default)]
-pub(super) struct Newest(Mutex<Option<EventId>>);
+pub(super) struct Newest(Mutex<Option<(u64, EventId)>>);
 
 impl Newest {
-    /// Reads and believes the newest message; `None` when nothing was ever said. The whole subject is read once, then the last message.
+    /// Reads and believes the newest message; `None` when nothing was ever said. The whole subject is read whenever something was added.
     ///
     /// # Errors
     /// The outer one when the bus does not answer, the inner one when the message is not believed.
@@ -26,28 +27,28 @@ impl Newest {
         subject: &Subject,
         believe: impl Fn(Published<'_>) -> Result<(EventId, T), DocumentError>,
     ) -> Result<Result<Option<T>, DocumentError>, BusError> {
-        if self.seen().is_none() {
-            let all = bus.said(subject).await?;
-            for (id, _) in all.iter().filter_map(|said| believe(published(said)).ok()) {
-                self.see(id);
-            }
-        }
         let Some(said) = bus.last_said(subject).await? else { return Ok(Ok(None)) };
-        Ok(believe(published(&said)).and_then(|(id, document)| {
-            if self.seen().is_some_and(|seen| id < seen) {
-                return Err(DocumentError::Replaced);
+        let (id, document) = match believe(published(&said)) {
+            Ok(believed) => believed,
+            Err(error) => return Ok(Err(error)),
+        };
+        let newest = match self.known(said.sequence) {
+            Some(newest) => newest,
+            None => {
+                let all = bus.said(subject).await?;
+                // What came in between is looked at the next time.
+                let former = all.iter().filter(|one| one.sequence < said.sequence);
+                let ids = former.filter_map(|one| believe(published(one)).ok()).map(|(id, _)| id);
+                let newest = ids.fold(id, EventId::max);
+                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((said.sequence, newest));
+                newest
             }
-            self.see(id);
-            Ok(Some(document))
-        }))
+        };
+        Ok(if id < newest { Err(DocumentError::Replaced) } else { Ok(Some(document)) })
     }
 
-    fn seen(&self) -> Option<EventId> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn see(&self, id: EventId) {
-        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *newest = (*newest).max(Some(id));
+    fn known(&self, sequence: u64) -> Option<EventId> {
+        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.filter(|(of, _)| *of == sequence).map(|(_, newest)| newest)
     }
 }

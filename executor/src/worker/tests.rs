@@ -176,7 +176,7 @@ impl Stage {
     }
 }
 
-const FORWARD: &str = "Observe Pull Update Prove Commit";
+const FORWARD: &str = "Observe Pull Admit Update Prove Commit";
 
 fn steps(counter: u64, effects: &str) -> String {
     effects.split(' ').map(|effect| format!("{counter}:{effect}")).collect::<Vec<_>>().join(" ")
@@ -192,7 +192,7 @@ async fn a_good_release_is_committed_and_a_bad_one_rolled_back() {
     assert_eq!(stage.hands.done(), steps(1, FORWARD));
     stage.promote(samples::taken(2)).await;
     assert_eq!(stage.ended(2).await, "1:succeeded 2:rolled_back");
-    assert!(stage.hands.done().ends_with(&steps(2, "Observe Pull Update Prove Restore ProveFormer")));
+    assert!(stage.hands.done().ends_with(&steps(2, "Observe Pull Admit Update Prove Restore ProveFormer")));
     assert_eq!(stage.good().await, [1]);
     assert_eq!(*stage.hands.taken_back.lock().unwrap(), [(2, ReasonCode::Unhealthy)]);
 
@@ -307,9 +307,9 @@ async fn a_drained_worker_finishes_its_step_and_the_next_start_goes_on() {
     stage.shared.draining.cancel();
     gate.notify_one();
     let (folder, journal, hands) = stage.stop().await;
-    assert_eq!(hands.done(), steps(1, "Observe Pull Update"));
+    assert_eq!(hands.done(), steps(1, "Observe Pull Admit Update"));
 
-    go_on(folder, journal, hands, "Observe Pull Update Prove Commit").await;
+    go_on(folder, journal, hands, "Observe Pull Admit Update Prove Commit").await;
 }
 
 #[tokio::test]
@@ -322,7 +322,7 @@ async fn a_parked_step_is_repeated_by_the_next_start() {
     let (folder, journal, hands) = stage.stop().await;
     hands.holds.lock().unwrap().clear();
 
-    go_on(folder, journal, hands, "Observe Pull Update Update Prove Commit").await;
+    go_on(folder, journal, hands, "Observe Pull Admit Update Update Prove Commit").await;
 }
 
 async fn go_on(folder: TempDir, journal: Journal, hands: Arc<Puppet>, expect: &str) {
