@@ -120,7 +120,7 @@ async fn a_freeze_holds_promotions_up_and_lets_rollbacks_pass() -> Result<()> {
     ruled.served.scenario.assert_serves("v2").await?;
 
     // A rollback comes through, and takes the place of what waits.
-    let run = ruled.landfall(DONE, &["rollback", "shop", "--wait"]).await?;
+    let run = ruled.landfall(DONE, &["rollback", "shop", "--to", "r1", "--wait"]).await?;
     assert!(run.stderr.contains("r1"), "{run:?}");
     ruled.served.scenario.assert_serves("v1").await?;
     let waited = ruled.served.scenario.terminal(0, draft.counter()).await?;
