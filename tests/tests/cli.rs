@@ -31,7 +31,8 @@ const REFUSED: i32 = 6;
 const NOT_REACHED: i32 = 7;
 const RACED: i32 = 8;
 const SUPERSEDED: i32 = 9;
-const MIXED: i32 = 10;
+const HELD: i32 = 12;
+const ABORTED: i32 = 13;
 const INTERRUPTED: i32 = 130;
 const BROKEN_PIPE: i32 = 141;
 
@@ -288,18 +289,99 @@ async fn a_promotion_that_is_overtaken_says_so() -> Result<()> {
 }
 
 #[tokio::test]
-async fn hosts_that_end_differently_are_mixed() -> Result<()> {
+async fn a_failure_on_one_host_takes_all_back_or_holds_all() -> Result<()> {
     let mut job = Job::new().await?;
     job.scenario.add_host("host-b", |_| {}).await?;
     job.deploy("v1").await?;
+    let kept = std::fs::read(job.scenario.hosts[1].directory.join(".env"))?;
     std::fs::remove_file(job.scenario.hosts[1].directory.join(".env"))?;
     let stack = job.push("v2").await?;
-    let run = job.promote("v2", &stack, &["--wait"]).await?;
-    assert_eq!(run.code, MIXED, "{run:?}");
+    // All at once nothing need have moved when the failure is seen; behind another wave the first host has.
+    let run = job.promote("v2", &stack, &["--wait", "--waves", "1,100%"]).await?;
+    assert_eq!(run.code, ROLLED_BACK, "{run:?}");
+    assert!(run.stderr.contains("rollout: rolled back"), "{run:?}");
+    job.scenario.assert_serves("v1").await?;
+
+    let run = job.promote("v2", &stack, &["--wait", "--waves", "1,100%", "--on-failure", "hold"]).await?;
+    assert_eq!(run.code, HELD, "{run:?}");
     assert_eq!(job.scenario.serving().await?, "v2");
     assert_eq!(landfall_tests::http::get(job.scenario.hosts[1].port, "/").await?, "v1");
     let status = job.cli.run(&["status", "shop", "--output", "json"]).await?.json()?;
     assert_eq!(status["apps"][0]["mixed"], true, "{status:#}");
+    assert_eq!(status["apps"][0]["rollout"]["phase"]["word"], "held", "{status:#}");
+    let history = job.cli.run(&["history", "shop", "--output", "json"]).await?.json()?;
+    let results: Vec<_> = history["promotions"].as_array().unwrap().iter().map(|one| &one["result"]).collect();
+    assert_eq!(results, ["held", "rolled_back", "succeeded"], "{history:#}");
+
+    std::fs::write(job.scenario.hosts[1].directory.join(".env"), kept)?;
+    let run = job.cli.run(&["rollback", "shop", "--wait"]).await?;
+    assert_eq!(run.code, DONE, "{run:?}");
+    job.scenario.assert_serves("v1").await
+}
+
+#[tokio::test]
+async fn wave_by_wave_with_a_halt_between() -> Result<()> {
+    let mut job = Job::new().await?;
+    job.scenario.add_host("host-b", |_| {}).await?;
+    let stack = job.push("v1").await?;
+    let dry = job.promote("v1", &stack, &["--waves", "1,100%", "--dry-run"]).await?;
+    assert!(dry.stdout.contains("wave 1 of 2: host-a") && dry.stdout.contains("wave 2 of 2: host-b"), "{dry:?}");
+    job.deploy("v1").await?;
+    let stack = job.push("v2").await?;
+    let run = job.promote("v2", &stack, &["--waves", "1,100%", "--bake", "3s,0s"]).await?;
+    assert_eq!(run.code, DONE, "{run:?}");
+    job.scenario.reaches(0, 2, OutcomeKind::BakeStarted).await?;
+    let halted = job.cli.run(&["halt", "shop", "--reason", "errors rise"]).await?;
+    assert_eq!(halted.code, DONE, "{halted:?}");
+    let again = job.cli.run(&["halt", "shop"]).await?;
+    assert!(again.code == ERROR && again.stderr.contains("errors rise"), "{again:?}");
+    job.scenario.reaches(0, 2, OutcomeKind::ReleaseCommitted).await?;
+    assert_eq!(landfall_tests::http::get(job.scenario.hosts[1].port, "/").await?, "v1");
+    let resumed = job.cli.run(&["resume", "shop"]).await?;
+    assert_eq!(resumed.code, DONE, "{resumed:?}");
+    job.scenario.terminal(1, 2).await?;
+    job.scenario.assert_serves("v2").await?;
+    job.scenario.terminal(0, 2).await?;
+    let late = job.cli.run(&["abort", "shop"]).await?;
+    assert!(late.code == ERROR && late.stderr.contains("has ended already: it succeeded"), "{late:?}");
+
+    let stack = job.push("v3").await?;
+    let file = job.scenario.compose_file("v3", &stack)?;
+    let waves = ["--waves", "1,100%", "--bake", "20s,0s", "--wait"];
+    let arguments = [&["promote", "shop", "--file", &file, "--release", "v3"][..], &waves].concat();
+    let Job { scenario, cli } = &mut job;
+    let (run, aborted) = tokio::join!(cli.run(&arguments), async {
+        scenario.reaches(0, 3, OutcomeKind::BakeStarted).await?;
+        cli.run(&["abort", "shop", "--reason", "never mind"]).await
+    });
+    let (run, aborted) = (run?, aborted?);
+    assert_eq!((run.code, aborted.code), (ABORTED, DONE), "{run:?}\n{aborted:?}");
+    assert!(aborted.stderr.contains("host-a") && run.stderr.contains("never mind"), "{aborted:?}\n{run:?}");
+    scenario.assert_serves("v2").await
+}
+
+#[tokio::test]
+async fn only_some_services_change_and_the_others_keep_their_versions() -> Result<()> {
+    let job = Job::new().await?;
+    let [app, side] = ["app-1", "side-1"].map(|tag| job.scenario.push(tag, AppImage::version(tag)));
+    let (app, side) = (app.await?, side.await?);
+    let stack = Stack::app(&app).service("side", &side, "init: true", "role: serve");
+    let file = job.scenario.compose_file("compose", &stack)?;
+    let reference = job.scenario.push("app-2", AppImage::version("app-2")).await?.reference();
+    let arguments = ["promote", "shop", "--file", &file, "--only", "app", "--image", &reference, "--wait"];
+    let run = job.cli.run(&arguments).await?;
+    assert!(run.code == ERROR && run.stderr.contains("without --only"), "{run:?}");
+    let run = job.promote("v1", &stack, &["--wait"]).await?;
+    assert_eq!(run.code, DONE, "{run:?}");
+    let before = job.scenario.engine.container_id(&job.scenario.hosts[0].project, "side")?;
+    let run = job.cli.run(&arguments).await?;
+    assert_eq!(run.code, DONE, "{run:?}");
+    job.scenario.assert_serves("app-2").await?;
+    assert_eq!(job.scenario.engine.container_id(&job.scenario.hosts[0].project, "side")?, before, "side was restarted");
+    let status = job.cli.run(&["status", "shop"]).await?;
+    assert!(status.stderr.contains("app app-2 (changed), side side-1"), "{status:?}");
+    let unknown = job.cli.run(&["promote", "shop", "--file", &file, "--only", "nothing"]).await?;
+    assert_eq!(unknown.code, USAGE, "{unknown:?}");
     Ok(())
 }
 

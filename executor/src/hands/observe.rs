@@ -76,11 +76,14 @@ fn migrating(stack: &Stack) -> impl Iterator<Item = &ServiceName> {
     stack.services.values().filter(migrates).map(|service| &service.name)
 }
 
-/// The promotion's own bake time wins over the stack's.
+/// The promotion's own bake time wins over the stack's; this host's wave may have a longer one.
 pub(crate) fn bake_ms(stack: &Stack, order: &Order) -> u64 {
-    match order.promotion.plan.bake_ms {
-        0 => stack.settings.bake_ms.unwrap_or(0),
-        ms => ms,
+    let plan = &order.promotion.plan;
+    let of_wave = plan.place_of(&order.host).and_then(|(wave, _)| plan.waves[wave].bake_ms);
+    match (of_wave, plan.bake_ms) {
+        (Some(of_wave), of_plan) => of_wave.max(of_plan),
+        (None, 0) => stack.settings.bake_ms.unwrap_or(0),
+        (None, of_plan) => of_plan,
     }
 }
 
