@@ -293,10 +293,13 @@ async fn a_failure_on_one_host_takes_all_back_or_holds_all() -> Result<()> {
     let mut job = Job::new().await?;
     job.scenario.add_host("host-b", |_| {}).await?;
     job.deploy("v1").await?;
-    let kept = std::fs::read(job.scenario.hosts[1].directory.join(".env"))?;
-    std::fs::remove_file(job.scenario.hosts[1].directory.join(".env"))?;
-    let stack = job.push("v2").await?;
-    // All at once nothing need have moved when the failure is seen; behind another wave the first host has.
+    let env_file = job.scenario.hosts[1].directory.join(".env");
+    let kept = std::fs::read_to_string(&env_file)?;
+    // Only on host-b the new release never becomes ready.
+    std::fs::write(&env_file, format!("{kept}READY_PATH=/nothing-here\n"))?;
+    let v2 = job.scenario.push("v2", AppImage::version("v2")).await?;
+    let ready = "ready: {http: {port: 8080, path: \"${READY_PATH:-/ready}\"}, interval_ms: 50, deadline_ms: 1500}";
+    let stack = Stack::app_with(&v2, ready);
     let run = job.promote("v2", &stack, &["--wait", "--waves", "1,100%"]).await?;
     assert_eq!(run.code, ROLLED_BACK, "{run:?}");
     assert!(run.stderr.contains("rollout: rolled back"), "{run:?}");
@@ -313,9 +316,14 @@ async fn a_failure_on_one_host_takes_all_back_or_holds_all() -> Result<()> {
     let results: Vec<_> = history["promotions"].as_array().unwrap().iter().map(|one| &one["result"]).collect();
     assert_eq!(results, ["held", "rolled_back", "succeeded"], "{history:#}");
 
-    std::fs::write(job.scenario.hosts[1].directory.join(".env"), kept)?;
     let run = job.cli.run(&["rollback", "shop", "--wait"]).await?;
     assert_eq!(run.code, DONE, "{run:?}");
+    job.scenario.assert_serves("v1").await?;
+
+    // Where nothing had moved it has failed, and was not rolled back.
+    std::fs::remove_file(&env_file)?;
+    let run = job.promote("v2", &stack, &["--wait", "--waves", "1,100%", "--bake", "5s"]).await?;
+    assert_eq!(run.code, FAILED, "{run:?}");
     job.scenario.assert_serves("v1").await
 }
 
