@@ -4,9 +4,10 @@ use std::fmt;
 use std::path::Path;
 
 use landfall_bus::{Bus, LayoutChange};
+use landfall_schema::outcome::ReasonCode;
 
 use crate::config::Config;
-use crate::hands::Compose;
+use crate::hands::{Compose, check_project};
 use crate::identity::{IdentityError, StateDir};
 use crate::journal::Journal;
 use crate::link::connect_options;
@@ -49,6 +50,7 @@ pub async fn check(config: &Config) -> Vec<Finding> {
         Finding { what: "state", found: state(&config.state_dir).await },
         Finding { what: "applications", found: applications(config) },
         Finding { what: "engine", found: engine(config).await },
+        Finding { what: "projects", found: projects(config).await },
         Finding { what: "compose", found: compose(config).await },
         Finding { what: "bus", found: bus(config).await },
     ]
@@ -72,24 +74,41 @@ async fn state(path: &Path) -> Result<String, Vec<Trouble>> {
 }
 
 fn applications(config: &Config) -> Result<String, Vec<Trouble>> {
-    let missing: Vec<Trouble> = config
-        .apps
-        .iter()
-        .filter(|(_, app)| !app.directory.is_dir())
-        .map(|(name, app)| {
-            let directory = app.directory.display();
+    let apps = config.apps.iter().map(|(name, app)| (format!("apps.{name}"), &app.directory));
+    let previews = config.previews.iter().map(|(name, preview)| (format!("previews.{name}"), &preview.directory));
+    let missing: Vec<Trouble> = apps
+        .chain(previews)
+        .filter(|(_, directory)| !directory.is_dir())
+        .map(|(section, directory)| {
+            let directory = directory.display();
             Trouble::new(
-                format!("apps.{name}.directory: {directory} is no directory"),
+                format!("{section}.directory: {directory} is no directory"),
                 format!("mkdir -p {directory}, and put the stack's .env there"),
             )
         })
         .collect();
-    let names: Vec<&str> = config.apps.keys().map(|name| name.as_str()).collect();
+    let mut names: Vec<String> = config.apps.keys().map(ToString::to_string).collect();
+    names.extend(config.previews.keys().map(|name| format!("previews of {name}")));
     match (missing.is_empty(), names.is_empty()) {
         (false, _) => Err(missing),
         (true, true) => Ok("none: this host takes no promotion".to_owned()),
         (true, false) => Ok(names.join(", ")),
     }
+}
+
+/// Whether an executor of another environment has one of the projects. An engine that does not answer is told by itself.
+async fn projects(config: &Config) -> Result<String, Vec<Trouble>> {
+    let mut taken = Vec::new();
+    for (app, settings) in &config.apps {
+        match check_project(&config.docker.host, &config.env, app, &settings.project).await {
+            Err(reason) if reason.code == ReasonCode::ProjectTaken => {
+                taken.push(Trouble { message: reason.message, hint: reason.hint });
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    let names: Vec<&str> = config.apps.values().map(|app| app.project.as_str()).collect();
+    if taken.is_empty() { Ok(names.join(", ")) } else { Err(taken) }
 }
 
 async fn engine(config: &Config) -> Result<String, Vec<Trouble>> {

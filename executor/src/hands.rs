@@ -53,6 +53,7 @@ use tokio::time::Instant;
 
 pub use compose::Compose;
 pub use drift::Drift;
+pub use mark::check_project;
 pub use policy::{Policy, Risk};
 
 use drift::Follower;

@@ -35,6 +35,10 @@ pub struct Settings {
     pub labels: BTreeMap<String, String>,
     /// The network namespace in which it runs; where it is not said, this machine's.
     pub network: Option<PathBuf>,
+    /// What is done about drift of every application.
+    pub drift: String,
+    /// Further sections of the file.
+    pub sections: String,
     /// Further environment of the process.
     pub environment: BTreeMap<String, String>,
 }
@@ -179,7 +183,9 @@ impl ExecutorProcess {
         writeln!(text, "[trust]\npromote = {:?}\nadmin = {:?}", self.settings.trusted, self.settings.admins)?;
         for (app, directory, project) in &self.settings.apps {
             writeln!(text, "[apps.{app}]\ndirectory = {directory:?}\nproject = {project:?}")?;
+            writeln!(text, "drift = {:?}", self.settings.drift)?;
         }
+        writeln!(text, "{}", self.settings.sections)?;
         writeln!(text, "[telemetry]\nlog_filter = \"info,landfall_executor=debug\"")?;
         std::fs::create_dir_all(self.folder.join("docker"))?;
         Ok(std::fs::write(self.config_path(), text)?)

@@ -155,6 +155,8 @@ impl Scenario {
             apps: vec![(self.app.to_string(), directory.clone(), project.clone())],
             labels: std::collections::BTreeMap::new(),
             network: None,
+            drift: "report".to_owned(),
+            sections: String::new(),
             environment: std::collections::BTreeMap::new(),
         };
         change(&mut settings);

@@ -14,11 +14,21 @@ use super::engine::LABEL_COUNTER;
 use super::pull::{KEEPER, repository_part};
 use super::{Context, Hands};
 
+/// What becomes of our names for an image that a container of anybody uses. The image itself stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InUse {
+    Keep,
+    Untag,
+}
+
 impl Hands {
     pub(crate) async fn clean_up(&self, order: &Order, context: &Context) -> Result<Evidence, Reason> {
         let kept = self.kept(order.promotion.counter, context);
-        let (images, containers, folders) =
-            tokio::join!(self.remove_old_images(&kept), self.remove_one_shots(), self.remove_old_folders(&kept));
+        let (images, containers, folders) = tokio::join!(
+            self.remove_old_images(&kept, InUse::Keep),
+            self.remove_one_shots(),
+            self.remove_old_folders(&kept)
+        );
         containers?;
         folders?;
         Ok(Evidence::Committed { images_removed: images? })
@@ -34,7 +44,7 @@ impl Hands {
         good.into_iter().rev().take(self.config.keep_releases).chain([current.0]).collect()
     }
 
-    pub(crate) async fn remove_old_images(&self, kept: &BTreeSet<u64>) -> Result<u32, Reason> {
+    pub(crate) async fn remove_old_images(&self, kept: &BTreeSet<u64>, in_use: InUse) -> Result<u32, Reason> {
         let docker = self.engine.docker()?;
         let own = format!("{KEEPER}/{}/", repository_part(self.engine.project()));
         let filters = HashMap::from([("reference", vec![format!("{own}*")])]);
@@ -63,7 +73,7 @@ impl Hands {
                 // The digests go first: an image is gone with its last name.
                 names.splice(0..0, inspected.repo_digests.unwrap_or_default());
                 removed += 1;
-            } else if used.contains(&image.id) {
+            } else if used.contains(&image.id) && in_use == InUse::Keep {
                 continue;
             }
             for name in names {

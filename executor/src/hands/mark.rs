@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::Hands;
 use super::compose::{self, Invocation};
-use super::engine::Container;
+use super::engine::{Container, Engine};
 use super::redact::Redactor;
 
 pub(crate) const LABEL_ENV: &str = "dev.landfall.env";
@@ -28,12 +28,30 @@ impl Mark {
         json!({ LABEL_ENV: self.env.as_str(), LABEL_APP: self.app.as_str() })
     }
 
+    fn check(&self, project: &str, containers: &[Container]) -> Result<(), Reason> {
+        let Some(owner) = containers.iter().find_map(|container| self.other_owner(container)) else { return Ok(()) };
+        let Self { env, app } = self;
+        let message = format!("the Compose project {project} on this host belongs to {owner}, not to {app} of {env}");
+        Err(Reason::new(ReasonCode::ProjectTaken, message).hint(format!(
+            "set a name of its own with project = \"…\" under [apps.{app}] in this executor's configuration, then promote again"
+        )))
+    }
+
     /// Whose the container is instead, when it is marked at all and not by this one.
     fn other_owner(&self, container: &Container) -> Option<String> {
         let label = |name: &str| container.labels.get(name).map(String::as_str);
         let (env, app) = (label(LABEL_ENV)?, label(LABEL_APP)?);
         ((env, app) != (self.env.as_str(), self.app.as_str())).then(|| format!("{app} of {env}"))
     }
+}
+
+/// For `--check`: whether the project on this engine is free, or this application's already.
+///
+/// # Errors
+/// [`ReasonCode::ProjectTaken`], or that the engine does not answer.
+pub async fn check_project(docker: &str, env: &EnvName, app: &AppName, project: &str) -> Result<(), Reason> {
+    let engine = Engine::new(Some(docker.to_owned()), project.to_owned());
+    Mark { env: env.clone(), app: app.clone() }.check(project, &engine.containers().await?)
 }
 
 impl Hands {
@@ -44,15 +62,7 @@ impl Hands {
     /// # Errors
     /// [`ReasonCode::ProjectTaken`] when a container of the project was made for another environment or application.
     pub(crate) fn check_ours(&self, containers: &[Container]) -> Result<(), Reason> {
-        let mark = self.mark();
-        let Some(owner) = containers.iter().find_map(|container| mark.other_owner(container)) else { return Ok(()) };
-        let project = self.engine.project();
-        let app = &mark.app;
-        let message =
-            format!("the Compose project {project} on this host belongs to {owner}, not to {app} of {}", mark.env);
-        Err(Reason::new(ReasonCode::ProjectTaken, message).hint(format!(
-            "set a name of its own with project = \"…\" under [apps.{app}] in this executor's configuration, then promote again"
-        )))
+        self.mark().check(self.engine.project(), containers)
     }
 
     /// Services whose containers were made before containers were marked and would otherwise stay: a new label would make Compose

@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn keeper_names_are_valid() {
-        assert_eq!(keeper_repository("shop", "My_App..1"), "landfall.local/shop/my-app-1");
+        assert_eq!(keeper_repository("shop", "My_App..1"), "landfall.local/shop/my-app--1");
         assert_eq!(keeper_repository("shop", "_"), "landfall.local/shop/x");
     }
 }

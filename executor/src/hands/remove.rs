@@ -8,6 +8,7 @@ use bollard::query_parameters::{ListNetworksOptionsBuilder, ListVolumesOptionsBu
 use landfall_deploy::{Evidence, Order};
 use landfall_schema::outcome::{Reason, ReasonCode};
 
+use super::cleanup::InUse;
 use super::compose::Invocation;
 use super::engine::{LABEL_PROJECT, one_line};
 use super::{Context, Hands, effect_deadline, internal};
@@ -53,7 +54,7 @@ impl Hands {
             let left = self.remains(&docker).await?;
             self.remove_remains(&docker, &left).await?;
         }
-        let images = self.remove_old_images(&BTreeSet::new()).await?;
+        let images = self.remove_old_images(&BTreeSet::new(), InUse::Untag).await?;
         let left = self.remains(&docker).await?;
         if !left.is_empty() {
             let message = format!("of the project {} there is still {}", self.engine.project(), left.told().join(", "));

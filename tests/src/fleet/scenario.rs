@@ -125,6 +125,8 @@ impl FleetScenario {
             apps: vec![(self.app.to_string(), directory.clone(), self.project.clone())],
             labels: BTreeMap::new(),
             network: Some(lease.machine.namespace.clone()),
+            drift: "report".to_owned(),
+            sections: String::new(),
             environment: BTreeMap::new(),
         };
         change(&mut settings);
