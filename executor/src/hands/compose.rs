@@ -256,7 +256,8 @@ fn complaint(stderr: &str, redactor: &Redactor) -> String {
     let errors: Vec<&str> =
         stderr.lines().filter(|line| !line.contains("level=warning") && !line.trim().is_empty()).collect();
     let from = errors.len().saturating_sub(3);
-    let text = one_line(&errors[from..].join(" "));
+    // A secret may hold white space, so it goes before that is changed.
+    let text = one_line(&redactor.clean(&errors[from..].join("\n")));
     logs::last_line(&text, redactor).unwrap_or_else(|| "docker compose failed without saying why".to_owned())
 }
 

@@ -51,6 +51,7 @@ impl Redactor {
                 || value.bytes().all(|b| b.is_ascii_digit()) && !(secret && value.len() >= VALUE_MIN_CHARS)
                 || value.parse::<bool>().is_ok();
             if !public.contains(value) && (secret || value.len() >= min_chars) && !plain {
+                secrets.extend(as_quoted(value));
                 secrets.insert(value.to_owned());
             }
             if let Some(password) = url_password(value) {
@@ -65,6 +66,20 @@ impl Redactor {
     pub(crate) fn clean(&self, text: &str) -> String {
         self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), MASK))
     }
+}
+
+/// As Compose and the engine repeat a value in their messages: quoted once or twice, with dollars doubled, and with white space as one blank.
+fn as_quoted(value: &str) -> Vec<String> {
+    let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    let once = escape(value);
+    let forms = [
+        escape(&once),
+        once,
+        value.replace('\'', "''"),
+        value.replace('$', "$$"),
+        value.split_whitespace().collect::<Vec<_>>().join(" "),
+    ];
+    forms.into_iter().filter(|form| form != value && form.len() >= SECRET_MIN_CHARS).collect()
 }
 
 fn is_secret_name(name: &str) -> bool {
@@ -139,6 +154,23 @@ mod tests {
         let host = [("DB_PASSWORD", "84729104"), ("KEYCLOAK_PORT", "8080"), ("MEMORY_BYTES", "67108864")];
         let redactor = Redactor::new(host.into_iter(), std::iter::empty(), &BTreeSet::new());
         assert_eq!(redactor.clean("84729104 8080 67108864"), "*** 8080 67108864");
+    }
+
+    #[test]
+    fn a_value_is_masked_however_it_is_quoted() {
+        let host = [("DB_PASSWORD", "p\"a\\s$s  w'd")];
+        let redactor = Redactor::new(host.into_iter(), std::iter::empty(), &BTreeSet::new());
+        let said = [
+            r#"p"a\s$s  w'd"#,
+            r#"p\"a\\s$s  w'd"#,
+            r#"p\\\"a\\\\s$s  w'd"#,
+            r#"p"a\s$$s  w'd"#,
+            r#"p"a\s$s  w''d"#,
+            r#"p"a\s$s w'd"#,
+        ];
+        for text in said {
+            assert_eq!(redactor.clean(&format!("value {text} is bad")), "value *** is bad", "{text}");
+        }
     }
 
     #[test]
