@@ -51,12 +51,19 @@ impl Bus {
         self.last_per_subject(DESIRED, &subject::promoted_filter(env)).await
     }
 
-    /// The last sign of life of every host of the environment that is present.
+    /// The last sign of life of every host of the environment, by name. Read in one go: message by message, thousands of hosts would keep
+    /// a rollout waiting.
     ///
     /// # Errors
-    /// [`BusError::Sweep`].
+    /// [`BusError::ReadHistory`].
     pub async fn presence(&self, env: &EnvName) -> Result<Vec<Delivered>, BusError> {
-        self.last_per_subject(PRESENCE, &subject::presence_filter(env)).await
+        let filter = subject::presence_filter(env);
+        let mut beats = self.read_so_far(PRESENCE, &filter, DeliverPolicy::LastPerSubject).await?;
+        // A host that beats meanwhile is there twice; its newer word comes later.
+        beats.reverse();
+        beats.sort_by(|a, b| a.subject.cmp(&b.subject));
+        beats.dedup_by(|a, b| a.subject == b.subject);
+        Ok(beats)
     }
 
     async fn last_per_subject(&self, stream_name: &str, filter: &str) -> Result<Vec<Delivered>, BusError> {
