@@ -37,6 +37,23 @@ fn rollouts() {
     }
 }
 
+/// Of a wave of 100 hosts each of the next wave asks for a bounded part, and together they ask for all.
+#[test]
+fn a_large_wave_is_proven_in_parts() {
+    let names = |from: usize, to: usize| (from..to).map(|number| host(&format!("h{number}"))).collect::<Vec<_>>();
+    let waves = vec![Wave::of(names(0, 100)), Wave::of(names(100, 104))];
+    let first = order(RolloutPlan { waves, ..RolloutPlan::default() });
+    let state = first_state(&first);
+    let mut asked = BTreeSet::new();
+    for host in names(100, 104) {
+        let order = Order { host, ..first.clone() };
+        let needed = proofs_needed(&order, &state);
+        assert_eq!(needed.iter().collect::<BTreeSet<_>>().len(), 32);
+        asked.extend(needed.into_iter().cloned());
+    }
+    assert_eq!(asked, names(0, 100).into_iter().collect());
+}
+
 struct Run {
     order: Order,
     state: RolloutState,

@@ -54,12 +54,19 @@ pub fn admission(order: &Order, state: &RolloutState) -> Admission {
     }
 }
 
-/// The hosts whose signed word that they committed this host must have seen before it begins: the state alone is not believed.
+/// Most hosts of the former wave whose word one host asks for. With all of them a wave of thousands would read millions of outcomes.
+const PROOFS_MAX: usize = 32;
+
+/// The hosts whose signed word that they committed this host must have seen before it begins: the state alone is not believed. Of a large
+/// wave each host asks for a part; the parts of neighbours follow each other, so that together they ask for all of it.
 pub fn proofs_needed<'a>(order: &'a Order, state: &RolloutState) -> Vec<&'a HostName> {
     let plan = &order.promotion.plan;
     match plan.place_of(&order.host) {
-        Some((wave, _)) if wave > 0 => {
-            plan.waves[wave - 1].hosts.iter().filter(|host| !state.not_reached.contains_key(*host)).collect()
+        Some((wave, place)) if wave > 0 => {
+            let reached = |host: &&HostName| !state.not_reached.contains_key(*host);
+            let former: Vec<&HostName> = plan.waves[wave - 1].hosts.iter().filter(reached).collect();
+            let first = if former.len() > PROOFS_MAX { place * PROOFS_MAX % former.len() } else { 0 };
+            former.iter().cycle().skip(first).take(former.len().min(PROOFS_MAX)).copied().collect()
         }
         _ => Vec::new(),
     }

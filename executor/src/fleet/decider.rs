@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::StreamExt as _;
-use landfall_bus::{Bus, BusError, OutcomesFrom};
+use landfall_bus::{Bus, BusError, Delivered, OutcomesFrom};
 use landfall_deploy::Order;
 use landfall_deploy::gates::Gate;
 use landfall_deploy::rollout::{Facts, View, decide, first_state};
@@ -30,6 +30,8 @@ use crate::pace::{Throttle, jittered};
 const TICK: Duration = Duration::from_secs(1);
 /// Who is present, and what operators said, is read again this often while something is waited for.
 const REFRESH: Duration = Duration::from_secs(5);
+/// Outcomes that are taken in before it is decided once more: in a large fleet many come at a time, and to decide looks at every host.
+const OUTCOMES_AT_ONCE: usize = 256;
 
 pub(super) struct Decider {
     fleet: Fleet,
@@ -88,7 +90,8 @@ impl Decider {
         let key = subject::rollout_key(&promotion.env, &promotion.app, promotion.counter);
         let hints = [subject::rollout_subject(&key), subject::release_filter(&promotion.env, &promotion.app)];
         let mut heard = self.fleet.listen(&hints).await?;
-        let mut outcomes = bus.outcomes_among(filters, OutcomesFrom::NewestOfEach).await?;
+        let outcomes = bus.outcomes_among(filters, OutcomesFrom::NewestOfEach).await?;
+        let mut outcomes = outcomes.ready_chunks(OUTCOMES_AT_ONCE);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.look_around(&bus).await?;
@@ -96,14 +99,12 @@ impl Decider {
         self.reload(&bus, &roster).await?;
         while self.state.word().is_none() {
             tokio::select! {
-                said = outcomes.next() => match said {
-                    Some(Ok(said)) => match believe_outcome(&said, &roster) {
-                        Ok(outcome) => drop(self.view.fold(&outcome)),
-                        Err(why) => debug!(subject = said.subject, why, "an outcome is not counted"),
-                    },
-                    Some(Err(error)) => return Err(error.into()),
-                    None => return Err(FleetError::Away),
-                },
+                said = outcomes.next() => {
+                    let news = self.fold(said.ok_or(FleetError::Away)?, &roster)?;
+                    if !news {
+                        continue;
+                    }
+                }
                 tick = heard.next() => {
                     if tick.is_none() {
                         return Err(FleetError::Away);
@@ -122,6 +123,19 @@ impl Decider {
             self.act(&bus, &roster).await?;
         }
         Ok(())
+    }
+
+    /// Takes outcomes in; returns whether they told anything new.
+    fn fold(&mut self, said: Vec<Result<Delivered, BusError>>, roster: &Roster) -> Result<bool, FleetError> {
+        let mut news = false;
+        for said in said {
+            let said = said?;
+            match believe_outcome(&said, roster) {
+                Ok(outcome) => news |= self.view.fold(&outcome),
+                Err(why) => debug!(subject = said.subject, why, "an outcome is not counted"),
+            }
+        }
+        Ok(news)
     }
 
     /// Decides as often as there is something to decide.
