@@ -1,6 +1,6 @@
 # Every recipe runs alike on a laptop and in CI (.ci/run calls the same ones).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fleet test test-fleet bench lint schemas
+.PHONY: help setup demo fleet test test-fleet bench bench-scale lint schemas
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +22,11 @@ test: ## every test, on real NATS, Docker, registry and PostgreSQL
 test-fleet: ## the tests of one release across a fleet, on eight real Docker hosts
 	@scripts/test --fleet
 
-bench: setup ## Landfall against the bare engine API and docker compose by hand
-	@scripts/bench
+bench: setup ## Landfall against the bare engine API, docker compose by hand and ssh; on one host and on eight
+	@scripts/bench host fleet
+
+bench-scale: setup ## thousands of simulated hosts on one NATS server: time, memory, and how they grow
+	@scripts/bench scale
 
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check

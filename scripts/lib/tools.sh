@@ -12,6 +12,9 @@ laboratory_tools=(docker dockerd containerd runc compose nats-server nats-server
   ip iptables htpasswd)
 # shellcheck disable=SC2034 # scripts/setup reads it
 all_tools=(cargo cc "${laboratory_tools[@]}")
+# What `make bench` compares with.
+# shellcheck disable=SC2034 # scripts/setup reads it
+bench_tools=(ssh sshd)
 
 # tool_path NAME: prints the path of a tool, or fails when there is none.
 tool_path() {
@@ -62,6 +65,7 @@ tool_hint() {
     ip) echo "package iproute2" ;;
     iptables) echo "package iptables" ;;
     htpasswd) echo "package apache2-utils" ;;
+    ssh | sshd) echo "packages openssh-client and openssh-server" ;;
   esac
 }
 

@@ -4,7 +4,7 @@
 //! `make test` starts; [`lab`] finds them. In reading order: [`names`] keeps tests apart; [`process`] runs and ends children;
 //! [`nats`], [`database`], [`image`], [`registry`] and [`engine`] are one real part each; [`executor`] and [`cli`] run the real
 //! programs; [`stack`] writes compose files and [`promotion`] signs events; [`outcomes`] waits for what is published; [`scenario`] puts
-//! one environment together and takes it apart again; [`fleet`] does so on several real Docker hosts.
+//! one environment together and takes it apart again; [`fleet`] does so on several real Docker hosts; [`usage`] weighs processes.
 
 pub mod cli;
 pub mod database;
@@ -24,3 +24,4 @@ pub mod registry_proxy;
 pub mod scenario;
 pub mod silent_engine;
 pub mod stack;
+pub mod usage;

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use landfall_bus::{Bus, ConnectOptions};
 use nix::sys::signal::Signal;
+use serde::Deserialize;
 use tempfile::TempDir;
 
 use crate::lab::Lab;
-use crate::names;
 use crate::process::{Process, until};
+use crate::{http, names};
 
 const START_LIMIT: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -26,13 +27,32 @@ pub struct NatsServer {
     // Dropped in this order: the server ends before its folder goes.
     process: Option<Process>,
     folder: TempDir,
+    /// Where it tells of itself over HTTP.
+    monitor: Option<u16>,
+}
+
+/// What a server has sent since its start, to all its clients.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Sent {
+    #[serde(rename = "out_msgs")]
+    pub messages: u64,
+    #[serde(rename = "out_bytes")]
+    pub bytes: u64,
 }
 
 impl NatsServer {
     /// # Errors
     /// When the server does not come up.
     pub async fn start(lab: &Lab) -> Result<Self> {
-        Self::start_program(lab.nats_server.clone(), LOOPBACK).await
+        Self::start_program(lab.nats_server.clone(), LOOPBACK, None).await
+    }
+
+    /// A server that tells what it does: [`Self::sent`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_monitored(lab: &Lab) -> Result<Self> {
+        Self::start_program(lab.nats_server.clone(), LOOPBACK, Some(names::free_port()?)).await
     }
 
     /// A server that the hosts of a fleet reach too.
@@ -40,7 +60,7 @@ impl NatsServer {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_at_gateway(lab: &Lab) -> Result<Self> {
-        Self::start_program(lab.nats_server.clone(), &lab.gateway).await
+        Self::start_program(lab.nats_server.clone(), &lab.gateway, None).await
     }
 
     /// The oldest version that is supported.
@@ -48,13 +68,13 @@ impl NatsServer {
     /// # Errors
     /// As [`Self::start`].
     pub async fn start_floor(lab: &Lab) -> Result<Self> {
-        Self::start_program(lab.nats_server_floor.clone(), LOOPBACK).await
+        Self::start_program(lab.nats_server_floor.clone(), LOOPBACK, None).await
     }
 
-    async fn start_program(program: PathBuf, address: &str) -> Result<Self> {
+    async fn start_program(program: PathBuf, address: &str, monitor: Option<u16>) -> Result<Self> {
         let (address, port, folder) =
             (address.to_owned(), names::free_port()?, TempDir::with_prefix("landfall-nats-")?);
-        let mut server = Self { program, address, port, process: None, folder };
+        let mut server = Self { program, address, port, process: None, folder, monitor };
         server.up().await?;
         Ok(server)
     }
@@ -65,6 +85,21 @@ impl NatsServer {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// # Errors
+    /// When the server does not run.
+    pub fn pid(&self) -> Result<u32> {
+        self.process.as_ref().map(Process::pid).context("the NATS server does not run")
+    }
+
+    /// What it has sent so far.
+    ///
+    /// # Errors
+    /// When the server is not [monitored](Self::start_monitored), or does not answer.
+    pub async fn sent(&self) -> Result<Sent> {
+        let monitor = self.monitor.context("this NATS server is not monitored")?;
+        Ok(serde_json::from_str(&http::get(monitor, "/varz").await?)?)
     }
 
     /// Starts the server again on the same port and store.
@@ -80,6 +115,9 @@ impl NatsServer {
             .arg(self.port.to_string())
             .arg("-sd")
             .arg(folder.join("store"));
+        if let Some(monitor) = self.monitor {
+            command.arg("-m").arg(monitor.to_string());
+        }
         let mut process = Process::start("nats-server", &mut command, &folder.join("log"))?;
         let (address, port) = (&self.address, self.port);
         until("the NATS server answers", START_LIMIT, async || {

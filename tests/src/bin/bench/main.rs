@@ -1,31 +1,27 @@
-//! `make bench`: one host's swap to a new version, three ways in one run, and what the programs weigh. Ratios are what counts, since
-//! machines differ. The table goes to stdout as Markdown, narration to stderr.
+//! `make bench` and `make bench-scale`. Ratios and growth are what counts, since machines differ. Markdown goes to stdout, narration to stderr.
+//!
+//! `bench host [RUNS]`, `bench fleet [RUNS [HOSTS...]]`, `bench scale [HOSTS...]`: how often each way is measured, and on how many hosts.
 
-mod programs;
-mod swap;
-mod table;
+mod fleet;
+mod host;
+mod median;
+mod scale;
 
-use anyhow::Result;
-use landfall_tests::lab::Lab;
+use anyhow::{Context as _, Result, bail};
 
-/// Counted runs of each way; one more before them is not counted.
-const RUNS: usize = 10;
+const HOST_RUNS: usize = 10;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let lab = Lab::from_env()?;
-    let mut way = swap::Ways::prepare(lab).await?;
-    let mut samples = swap::Samples::default();
-    for run in 0..=RUNS {
-        eprintln!("run {run} of {RUNS}");
-        let took = way.run_all(run).await?;
-        // The first run warms caches up.
-        if run > 0 {
-            samples.push(took);
-        }
-    }
-    let idle = programs::executor_idle(way.executor_pid()?).await?;
-    println!("{}", table::swaps(&samples));
-    println!("{}", table::programs(&idle, &programs::sizes()?, programs::version_start()?));
+    let mut words = std::env::args().skip(1);
+    let what = words.next();
+    let numbers = words.map(|word| word.parse().with_context(|| word.clone())).collect::<Result<Vec<usize>>>()?;
+    let page = match what.as_deref() {
+        Some("host") => host::run(numbers.first().copied().unwrap_or(HOST_RUNS)).await?,
+        Some("fleet") => fleet::run(&numbers).await?,
+        Some("scale") => scale::run(&numbers).await?,
+        _ => bail!("bench host [RUNS] | bench fleet [RUNS [HOSTS...]] | bench scale [HOSTS...]"),
+    };
+    print!("{page}");
     Ok(())
 }

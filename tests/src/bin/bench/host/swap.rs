@@ -15,6 +15,7 @@ use bollard::query_parameters::{
 };
 use futures_util::TryStreamExt as _;
 use landfall_tests::database::Database;
+use landfall_tests::fleet::machine::Machine;
 use landfall_tests::http;
 use landfall_tests::image::{AppImage, PORT};
 use landfall_tests::lab::Lab;
@@ -97,7 +98,7 @@ impl Ways {
 }
 
 /// As close to the other two, which take the first answer, as the settings allow.
-const READY: &str = "ready: {http: {port: 8080, path: /}, interval_ms: 50, passes: 1}";
+pub(crate) const READY: &str = "ready: {http: {port: 8080, path: /}, interval_ms: 50, passes: 1}";
 
 /// One new migration in every version.
 fn with_migrations(version: &str, run: usize) -> AppImage {
@@ -115,6 +116,21 @@ async fn promote(scenario: &mut Scenario, stack: &Stack) -> Result<Duration> {
     Ok(started.elapsed())
 }
 
+/// `version` answers at this port of the machine, or of this one.
+pub(crate) async fn answers_on(machine: Option<&Machine>, port: u16, version: &str) -> Result<()> {
+    match machine {
+        None => answers(port, version).await,
+        Some(machine) => {
+            let version = version.to_owned();
+            let ask = move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(answers(port, &version))
+            };
+            machine.on_network(ask).await
+        }
+    }
+}
+
 async fn answers(port: u16, version: &str) -> Result<()> {
     until(&format!("{version} answers"), ANSWER_LIMIT, async || {
         let body = http::get(port, "/").await?;
@@ -125,31 +141,45 @@ async fn answers(port: u16, version: &str) -> Result<()> {
 }
 
 /// The engine's API and nothing else: the least that any deploy must do.
-struct Bare {
+pub(crate) struct Bare {
     docker: Docker,
+    docker_host: String,
+    machine: Option<Machine>,
     name: String,
     port: u16,
+    is_running: bool,
 }
 
 impl Bare {
     fn new(lab: &Lab) -> Result<Self> {
-        let docker = Docker::connect_with_unix(&lab.docker_host, ENGINE_TIMEOUT_S, bollard::API_DEFAULT_VERSION)?;
-        Ok(Self { docker, name: names::unique("landfall-bench-bare"), port: names::free_port()? })
+        Self::of(lab.docker_host.clone(), None, names::free_port()?)
     }
 
-    async fn swap(&self, image: &PushedImage, version: &str) -> Result<Duration> {
+    /// On one host of a fleet.
+    pub(crate) async fn on_machine(machine: Machine) -> Result<Self> {
+        let port = machine.free_port().await?;
+        Self::of(machine.docker_host.clone(), Some(machine), port)
+    }
+
+    fn of(docker_host: String, machine: Option<Machine>, port: u16) -> Result<Self> {
+        let docker = Docker::connect_with_unix(&docker_host, ENGINE_TIMEOUT_S, bollard::API_DEFAULT_VERSION)?;
+        Ok(Self { docker, docker_host, machine, name: names::unique("landfall-bench-bare"), port, is_running: false })
+    }
+
+    pub(crate) async fn swap(&mut self, image: &PushedImage, version: &str) -> Result<Duration> {
         let reference = image.pinned().reference();
         let started = Instant::now();
         let options = CreateImageOptionsBuilder::new().from_image(&reference).build();
         self.docker.create_image(Some(options), None, None).try_collect::<Vec<_>>().await?;
-        if version != "a0" {
+        if self.is_running {
             self.docker.stop_container(&self.name, Some(StopContainerOptionsBuilder::new().t(1).build())).await?;
             self.docker.remove_container(&self.name, Some(RemoveContainerOptionsBuilder::new().build())).await?;
         }
         let options = CreateContainerOptionsBuilder::new().name(&self.name).build();
         self.docker.create_container(Some(options), self.container(reference)).await?;
         self.docker.start_container(&self.name, None::<StartContainerOptions>).await?;
-        answers(self.port, version).await?;
+        self.is_running = true;
+        answers_on(self.machine.as_ref(), self.port, version).await?;
         Ok(started.elapsed())
     }
 
@@ -172,7 +202,7 @@ impl Bare {
 impl Drop for Bare {
     fn drop(&mut self) {
         // It may never have been made.
-        let _ = Command::new("docker").args(["rm", "--force", &self.name]).output();
+        let _ = Command::new("docker").args(["-H", &self.docker_host, "rm", "--force", &self.name]).output();
     }
 }
 

@@ -3,15 +3,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use crate::programs::{Idle, Size};
-use crate::swap::Samples;
-
-pub(crate) fn median(samples: &[Duration]) -> Duration {
-    let mut sorted = samples.to_vec();
-    sorted.sort();
-    let middle = sorted.len() / 2;
-    if sorted.len().is_multiple_of(2) { (sorted[middle - 1] + sorted[middle]) / 2 } else { sorted[middle] }
-}
+use super::programs::{Idle, Size};
+use super::swap::Samples;
+use crate::median::median;
 
 pub(crate) fn swaps(samples: &Samples) -> String {
     let bare = median(&samples.bare);
