@@ -67,7 +67,7 @@ pub enum Command {
     #[command(subcommand)]
     Bus(BusCommand),
     /// Deploy a release to an environment
-    Promote(crate::promote::PromoteArgs),
+    Promote(Box<crate::promote::PromoteArgs>),
     /// Go back to the last release that worked
     Rollback(crate::rollback::RollbackArgs),
     /// Let no further host of a rollout begin; those under way finish

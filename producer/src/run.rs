@@ -49,7 +49,7 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, CliEr
     match command {
         Command::Init(args) => init::run(args, session).await,
         Command::Bus(BusCommand::Apply(args)) => bus_apply::run(args, session).await,
-        Command::Promote(args) => promote::run(args, session).await,
+        Command::Promote(args) => promote::run(*args, session).await,
         Command::Rollback(args) => rollback::run(args, session).await,
         Command::Halt(args) => halt::run(args, HaltCommand::Halt, session).await,
         Command::Resume(args) => halt::run(args, HaltCommand::Resume, session).await,
