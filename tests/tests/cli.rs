@@ -305,9 +305,12 @@ async fn a_failure_on_one_host_takes_all_back_or_holds_all() -> Result<()> {
     assert!(run.stderr.contains("rollout: rolled back"), "{run:?}");
     job.scenario.assert_serves("v1").await?;
 
-    let run = job.promote("v2", &stack, &["--wait", "--waves", "1,100%", "--on-failure", "hold"]).await?;
+    // Another one: what was rolled back is condemned.
+    let v3 = job.scenario.push("v3", AppImage::version("v3")).await?;
+    let stack = Stack::app_with(&v3, ready);
+    let run = job.promote("v3", &stack, &["--wait", "--waves", "1,100%", "--on-failure", "hold"]).await?;
     assert_eq!(run.code, HELD, "{run:?}");
-    assert_eq!(job.scenario.serving().await?, "v2");
+    assert_eq!(job.scenario.serving().await?, "v3");
     assert_eq!(landfall_tests::http::get(job.scenario.hosts[1].port, "/").await?, "v1");
     let status = job.cli.run(&["status", "shop", "--output", "json"]).await?.json()?;
     assert_eq!(status["apps"][0]["mixed"], true, "{status:#}");
@@ -322,7 +325,9 @@ async fn a_failure_on_one_host_takes_all_back_or_holds_all() -> Result<()> {
 
     // Where nothing had moved it has failed, and was not rolled back.
     std::fs::remove_file(&env_file)?;
-    let run = job.promote("v2", &stack, &["--wait", "--waves", "1,100%", "--bake", "5s"]).await?;
+    let v4 = job.scenario.push("v4", AppImage::version("v4")).await?;
+    let stack = Stack::app_with(&v4, ready);
+    let run = job.promote("v4", &stack, &["--wait", "--waves", "1,100%", "--bake", "5s"]).await?;
     assert_eq!(run.code, FAILED, "{run:?}");
     job.scenario.assert_serves("v1").await
 }
