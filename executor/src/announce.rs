@@ -7,11 +7,12 @@ use landfall_deploy::Order;
 use landfall_schema::Timestamp;
 use landfall_schema::dead_letter::{BODY_MAX_BYTES, DeadLetter};
 use landfall_schema::event::{
-    CloudEvent, EventError, TYPE_CONDEMNED, TYPE_DEAD_LETTER, TYPE_PRESENCE, TYPE_ROLLOUT_STATE,
+    CloudEvent, EventError, TYPE_CONDEMNED, TYPE_DEAD_LETTER, TYPE_MIGRATION_LEASE, TYPE_PRESENCE, TYPE_ROLLOUT_STATE,
 };
 use landfall_schema::gates::CondemnedList;
 use landfall_schema::ids::{EnvName, EventId, HostName};
 use landfall_schema::layout::DESIRED;
+use landfall_schema::lease::MigrationLease;
 use landfall_schema::outcome::{Outcome, OutcomeKind, Reason};
 use landfall_schema::presence::Presence;
 use landfall_schema::rollout::RolloutState;
@@ -176,6 +177,14 @@ impl Announcer {
     /// As [`Self::outcome`].
     pub fn condemned(&self, list: &CondemnedList, now: Timestamp) -> Result<Vec<u8>, AnnounceError> {
         self.envelope(TYPE_CONDEMNED, now, list)
+    }
+
+    /// A lease as this host wrote it: the bytes of a DSSE envelope.
+    ///
+    /// # Errors
+    /// As [`Self::outcome`].
+    pub fn lease(&self, lease: &MigrationLease, now: Timestamp) -> Result<Vec<u8>, AnnounceError> {
+        self.envelope(TYPE_MIGRATION_LEASE, now, lease)
     }
 
     fn envelope<T: Serialize>(&self, kind: &str, now: Timestamp, data: &T) -> Result<Vec<u8>, AnnounceError> {

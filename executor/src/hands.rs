@@ -2,7 +2,8 @@
 //!
 //! In reading order: [`observe`] renders the stack ([`render`], [`compose`], [`settings`], [`policy`]) and looks at what runs
 //! ([`former`]); [`pull`] brings the images ([`credentials`]); [`backup`] and [`migrate`] ([`oneshot`], [`sql`]) run before anything is
-//! swapped; [`update`] swaps; [`prove`] ([`probe`]), [`smoke`] and [`bake`] watch; [`restore`] goes back; [`cleanup`] commits.
+//! swapped, once per database ([`lease`], [`fence`]); [`update`] swaps; [`prove`] ([`probe`]), [`smoke`] and [`bake`] watch;
+//! [`restore`] goes back; [`cleanup`] commits; [`promise`] knows which releases the database still serves.
 //! [`mark`] keeps environments apart, [`partial`] leaves services alone, [`drift`] looks after a committed release, [`preview`] and
 //! [`remove`] are the beginning and the end of a preview.
 //! [`engine`] and [`process`] are the two ways out of this process, both with deadlines; [`redact`] keeps secrets in.
@@ -14,7 +15,9 @@ mod compose;
 mod credentials;
 mod drift;
 mod engine;
+mod fence;
 mod former;
+mod lease;
 mod logs;
 mod mark;
 mod migrate;
@@ -26,6 +29,7 @@ mod policy;
 mod preview;
 mod probe;
 mod process;
+mod promise;
 mod prove;
 mod pull;
 mod redact;
@@ -53,6 +57,8 @@ use tokio::time::Instant;
 
 pub use compose::Compose;
 pub use drift::Drift;
+
+pub use lease::{Kept, LeaseTrouble, Leases};
 pub use mark::check_project;
 pub use policy::{Policy, Risk};
 
@@ -142,6 +148,8 @@ pub struct Hands {
     compose: Compose,
     http: reqwest::Client,
     bundles: Arc<dyn BundleSource>,
+    /// Without them no other host is asked who migrates.
+    leases: Option<Arc<dyn Leases>>,
     rendered: Mutex<Vec<Arc<Stack>>>,
 }
 
@@ -156,7 +164,14 @@ impl Hands {
         let http = probe::client().map_err(|error| internal("building the HTTP client", error))?;
         let engine = Arc::new(Engine::new(config.docker.clone(), config.stack.project()));
         let compose = Compose::find(config.docker.clone());
-        Ok(Self { config, engine, follower: OnceLock::new(), compose, http, bundles, rendered: Mutex::new(Vec::new()) })
+        let (follower, rendered) = (OnceLock::new(), Mutex::new(Vec::new()));
+        Ok(Self { config, engine, follower, compose, http, bundles, leases: None, rendered })
+    }
+
+    #[must_use]
+    pub fn with_leases(mut self, leases: Arc<dyn Leases>) -> Self {
+        self.leases = Some(leases);
+        self
     }
 
     /// # Errors

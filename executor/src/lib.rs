@@ -16,6 +16,7 @@ pub mod hands;
 pub mod identity;
 pub mod intake;
 pub mod journal;
+pub mod leases;
 pub mod link;
 pub mod outbox;
 pub mod pace;

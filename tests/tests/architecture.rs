@@ -7,13 +7,17 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 /// Crate of ours -> those of ours that it may depend on.
-const ALLOWED: [(&str, &[&str]); 7] = [
+const ALLOWED: [(&str, &[&str]); 8] = [
     ("landfall-schema", &[]),
     ("landfall-telemetry", &[]),
+    ("landfall-sql", &[]),
     ("landfall-deploy", &["landfall-schema"]),
     ("landfall-bus", &["landfall-schema"]),
-    ("landfall-executor", &["landfall-schema", "landfall-deploy", "landfall-bus", "landfall-telemetry"]),
-    ("landfall", &["landfall-schema", "landfall-deploy", "landfall-bus", "landfall-telemetry"]),
+    (
+        "landfall-executor",
+        &["landfall-schema", "landfall-deploy", "landfall-bus", "landfall-telemetry", "landfall-sql"],
+    ),
+    ("landfall", &["landfall-schema", "landfall-deploy", "landfall-bus", "landfall-telemetry", "landfall-sql"]),
     ("landfall-audit", &["landfall-schema", "landfall-bus", "landfall-telemetry"]),
 ];
 

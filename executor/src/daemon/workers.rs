@@ -17,6 +17,7 @@ use crate::fleet::Fleet;
 use crate::gates::Gates;
 use crate::hands::{Hands, HandsConfig, StackConfig};
 use crate::journal::Unfinished;
+use crate::leases::BusLeases;
 use crate::link::BusHandle;
 use crate::worker::{Crew, Job, Shared, Worker};
 
@@ -103,7 +104,13 @@ impl Workers {
 
     fn employ(&mut self, stack: StackConfig, drift: DriftPolicy) -> Result<(), Reason> {
         let app = stack.app.clone();
+        let leases = BusLeases {
+            bus: self.bus.clone(),
+            announcer: Arc::clone(&self.shared.announcer),
+            promoters: self.config.trust.promote.clone(),
+        };
         let hands = Hands::new(hands_config(&self.config, stack), Arc::new(self.bus.clone()))?;
+        let hands = hands.with_leases(Arc::new(leases));
         let (send, inbox) = mpsc::unbounded_channel();
         let crew = Arc::new(Crew { hands, fleet: self.fleet.clone(), gates: self.gates.clone() });
         self.running.spawn(Worker::new(app.clone(), crew, inbox, self.shared.clone()).on_drift(drift).run());

@@ -20,6 +20,7 @@ impl Hands {
     pub(crate) async fn observe(&self, order: &Order, context: &Context) -> Result<Observed, Reason> {
         let promotion = &order.promotion;
         policy::check_registry(promotion.images.values(), &self.config.allowed_registries)?;
+        self.check_promise(promotion).await?;
         let bundle = self.bundle(order, context).await?;
         let engine = async {
             self.engine.ping().await?;
@@ -59,7 +60,7 @@ impl Hands {
             has_migrations: migrates && migrating(&stack).next().is_some(),
             smoke_tests: u32::try_from(stack.settings.smoke.len()).unwrap_or(u32::MAX),
             bake_ms: bake_ms(&stack, order),
-            warning: None,
+            warning: self.way_back(order, context),
             deadlines: deadlines(&stack),
         })
     }

@@ -3,66 +3,71 @@
 //! The files never touch this host's disk. A dedicated connection is used and closed, and the database's lock is polled for: waiting
 //! inside the database would deadlock with `CREATE INDEX CONCURRENTLY`.
 
-use std::collections::BTreeMap;
+mod confine;
+mod files;
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
-use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use bollard::models::ContainerCreateBody;
-use bollard::query_parameters::{CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder};
-use futures_util::StreamExt;
-use landfall_schema::ids::{Digest, ServiceName};
-use landfall_schema::outcome::{AppliedMigration, Reason, ReasonCode};
+use landfall_schema::outcome::{AppliedMigration, Reason};
 use landfall_schema::stack::SqlMigrations;
-use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use landfall_sql::Language;
+use sqlx::migrate::{Migrate, MigrateError, Migration, Migrator};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr};
 use tokio::time::Instant;
 
-mod confine;
-
 use super::Hands;
-use super::pull::repository_part;
-use super::redact::Redactor;
+use super::fence::{Entered, Fence, Gate};
 use super::render::Stack;
+use files::migrator;
 
-/// All SQL files of one image together.
-const FILES_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Time for reading them out of the image.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a database may take to answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two attempts to connect, or to take the lock.
 const POLL: Duration = Duration::from_millis(200);
-/// How long one statement may wait for a lock that the application holds, before it fails rather than queue everybody behind it.
-const LOCK_TIMEOUT_MS: u64 = 30_000;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Warnings that one outcome carries.
+const WARNINGS_MAX: usize = 5;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// sqlx's own table, so that `sqlx migrate info` shows the same.
-const TABLE: &str = "_sqlx_migrations";
+pub(crate) const TABLE: &str = "_sqlx_migrations";
 
 pub(crate) struct Plan<'a> {
     pub(crate) stack: &'a Stack,
-    pub(crate) service: &'a ServiceName,
     pub(crate) image: String,
     pub(crate) settings: &'a SqlMigrations,
-    pub(crate) database: String,
+    pub(crate) gate: Gate<'a>,
     /// For an older release against a newer schema.
     pub(crate) ignore_missing: bool,
-    pub(crate) deadline: Instant,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub(crate) struct Migrated {
+    pub(crate) applied: Vec<AppliedMigration>,
+    /// What another host applied for this release.
+    pub(crate) elsewhere: Vec<AppliedMigration>,
+    /// The host that had done it before.
+    pub(crate) done_by: Option<String>,
+    /// For people: what the applied migrations take away.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Plan<'_> {
     fn failed(&self, why: impl std::fmt::Display) -> Reason {
-        let message = format!("migrating {}: {why}", self.database);
-        Reason::new(ReasonCode::MigrationFailed, self.redactor().clean(&message))
+        self.gate.failed(why)
     }
 
-    fn redactor(&self) -> &Redactor {
-        &self.stack.redactor
+    fn deadline(&self) -> Instant {
+        self.gate.deadline
     }
 
     fn late(&self, doing: &str) -> Reason {
@@ -81,8 +86,39 @@ pub(crate) fn host(url: &str) -> Option<String> {
 }
 
 impl Hands {
-    pub(crate) async fn apply_sql(&self, plan: Plan<'_>) -> Result<Vec<AppliedMigration>, Reason> {
-        let files = tokio::time::timeout_at(plan.deadline.min(Instant::now() + READ_TIMEOUT), self.sql_files(&plan))
+    pub(crate) async fn apply_sql(&self, plan: &Plan<'_>) -> Result<Migrated, Reason> {
+        if is_sqlite(&plan.settings.url) {
+            let migrator = self.migrator(plan).await?;
+            let applied = apply_to_sqlite(plan, &migrator).await?;
+            return Ok(Migrated { warnings: warnings(plan, &migrator, &applied), applied, ..Migrated::default() });
+        }
+        let mut fence = match self.enter(&plan.gate).await? {
+            Entered::Ours(fence) => fence,
+            Entered::DoneBy(host) => return Ok(Migrated { done_by: Some(host), ..Migrated::default() }),
+        };
+        let worked = match self.migrator(plan).await {
+            Ok(migrator) => apply_to_postgres(plan, &migrator, &mut fence).await.map(|applied| (migrator, applied)),
+            Err(reason) => Err(Failure::Told(reason)),
+        };
+        match worked {
+            Ok((migrator, applied)) => {
+                fence.finish(&plan.gate, true).await?;
+                Ok(Migrated { warnings: warnings(plan, &migrator, &applied), applied, ..Migrated::default() })
+            }
+            Err(Failure::Told(reason)) => {
+                // What the row says is for whoever comes next; the reason is why this one failed.
+                drop(fence.finish(&plan.gate, false).await);
+                Err(reason)
+            }
+            Err(Failure::Unfinished(reason)) => {
+                fence.abandon().await;
+                Err(reason)
+            }
+        }
+    }
+
+    async fn migrator(&self, plan: &Plan<'_>) -> Result<Migrator, Reason> {
+        let files = tokio::time::timeout_at(plan.deadline().min(Instant::now() + READ_TIMEOUT), self.sql_files(plan))
             .await
             .map_err(|_| plan.late("reading the SQL files out of the image"))??;
         let migrator = migrator(files).map_err(|why| plan.failed(why))?;
@@ -91,81 +127,11 @@ impl Hands {
                 .failed(format_args!("the image has no SQL file in {}", plan.settings.path))
                 .hint("files are named <version>_<description>.sql, e.g. 0001_create_orders.sql"));
         }
-        if plan.settings.url.starts_with("sqlite:") {
-            apply_to_sqlite(&plan, &migrator).await
-        } else {
-            self.apply_to_postgres(&plan, &migrator).await
-        }
-    }
-
-    /// The directory's `*.sql` files by name, through a container that is never started.
-    async fn sql_files(&self, plan: &Plan<'_>) -> Result<BTreeMap<String, String>, Reason> {
-        let docker = self.engine.docker()?;
-        let Stack { counter, invocation, .. } = plan.stack;
-        let name =
-            format!("landfall-{}-{}-{}-sql", invocation.project, counter.0, repository_part(plan.service.as_str()));
-        self.engine.remove_container(&docker, &name).await?;
-        // An image may have no command of its own; this one is never run.
-        let body = ContainerCreateBody {
-            image: Some(plan.image.clone()),
-            cmd: Some(vec!["-".to_owned()]),
-            ..Default::default()
-        };
-        let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        self.engine
-            .call("making a container to read SQL files from", docker.create_container(Some(options), body))
-            .await?;
-        let path = format!("{}/.", plan.settings.path.trim_end_matches('/'));
-        let options = DownloadFromContainerOptionsBuilder::new().path(&path).build();
-        let mut stream = docker.download_from_container(&name, Some(options));
-        let (mut archive, mut trouble) = (Vec::new(), None);
-        while let Some(chunk) = stream.next().await {
-            match chunk {
-                Ok(bytes) if archive.len() + bytes.len() <= FILES_MAX_BYTES => archive.extend_from_slice(&bytes),
-                Ok(_) => {
-                    trouble = Some(plan.failed(format_args!(
-                        "{} in the image holds more than {FILES_MAX_BYTES} bytes",
-                        plan.settings.path
-                    )))
-                }
-                Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
-                    trouble =
-                        Some(plan.failed(format_args!(
-                            "the image of service {} has no {}",
-                            plan.service, plan.settings.path
-                        )));
-                }
-                Err(error) => trouble = Some(self.engine.failed("reading the SQL files out of the image", &error)),
-            }
-            if trouble.is_some() {
-                break;
-            }
-        }
-        drop(stream);
-        self.engine.remove_container(&docker, &name).await?;
-        match trouble {
-            Some(reason) => Err(reason),
-            None => unpack(&archive).map_err(|error| plan.failed(error)),
-        }
-    }
-
-    async fn apply_to_postgres(&self, plan: &Plan<'_>, migrator: &Migrator) -> Result<Vec<AppliedMigration>, Reason> {
-        // The parser's error could repeat the URL, which has a password.
-        let mut options = PgConnectOptions::from_str(&plan.settings.url)
-            .map_err(|_| plan.failed("migrations.url is not a PostgreSQL URL"))?
-            .application_name("landfall");
-        if let Some(address) = self.address_of(options.get_host()).await? {
-            options = options.host(&address);
-        }
-        let mut connection: PgConnection = connect(&options, plan).await?;
-        let applied = postgres_locked(plan, migrator, &mut connection).await;
-        // Closing frees the lock, whatever happened; a server that does not answer frees it when the connection breaks.
-        drop(tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await);
-        applied
+        Ok(migrator)
     }
 
     /// The address of the service of this name, if the project has one that runs.
-    async fn address_of(&self, host: &str) -> Result<Option<String>, Reason> {
+    pub(crate) async fn address_of(&self, host: &str) -> Result<Option<String>, Reason> {
         let containers = self.engine.containers().await?;
         let Some(container) = containers.iter().find(|c| c.running && !c.one_off && c.service.as_str() == host) else {
             return Ok(None);
@@ -176,30 +142,66 @@ impl Hands {
     }
 }
 
-async fn postgres_locked(
+pub(crate) fn is_sqlite(url: &str) -> bool {
+    url.starts_with("sqlite:")
+}
+
+/// A migration that did not come to a good end.
+enum Failure {
+    Told(Reason),
+    /// It was stopped, and may have been in the middle of what no transaction covers.
+    Unfinished(Reason),
+}
+
+async fn apply_to_postgres(
     plan: &Plan<'_>,
     migrator: &Migrator,
-    connection: &mut PgConnection,
-) -> Result<Vec<AppliedMigration>, Reason> {
-    let left_ms = plan.deadline.saturating_duration_since(Instant::now()).as_millis();
-    let limits = format!("SET lock_timeout = {LOCK_TIMEOUT_MS}; SET statement_timeout = {left_ms}");
-    sqlx::raw_sql(AssertSqlSafe(limits)).execute(&mut *connection).await.map_err(|error| plan.failed(error))?;
-    let key = lock_key(&plan.database);
-    loop {
-        let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-            .bind(key)
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(|error| plan.failed(error))?;
-        if taken {
-            break;
+    fence: &mut Fence,
+) -> Result<Vec<AppliedMigration>, Failure> {
+    let mut applied = Vec::new();
+    let work = apply_fenced(plan, migrator, fence, &mut applied);
+    match tokio::time::timeout_at(plan.deadline(), work).await {
+        Ok(Ok(())) => Ok(applied),
+        // Where the connection broke, the row says what was under way.
+        Ok(Err(error)) => {
+            let is_broken = matches!(
+                &error,
+                MigrateError::Execute(sqlx::Error::Io(_)) | MigrateError::ExecuteMigration(sqlx::Error::Io(_), _)
+            );
+            let reason = migrate_reason(plan, &Trouble { error, applied });
+            Err(if is_broken { Failure::Unfinished(reason) } else { Failure::Told(reason) })
         }
-        if Instant::now() + POLL >= plan.deadline {
-            return Err(plan.failed("another migration of this database holds the lock"));
-        }
-        tokio::time::sleep(POLL).await;
+        Err(_) => Err(Failure::Unfinished(plan.late("a migration"))),
     }
-    apply(plan, migrator, connection).await
+}
+
+async fn apply_fenced(
+    plan: &Plan<'_>,
+    migrator: &Migrator,
+    fence: &mut Fence,
+    applied: &mut Vec<AppliedMigration>,
+) -> Result<(), MigrateError> {
+    for migration in missing(plan, migrator, fence.connection()).await? {
+        let took = if migration.no_tx {
+            let version = migration.version.to_string();
+            fence.doing(Some(&version)).await?;
+            let took = fence.connection().apply(TABLE, migration).await?;
+            fence.doing(None).await?;
+            took
+        } else {
+            // sqlx's checksum is of the file as it is.
+            let sql = format!("{}{}", fence.assertion(), migration.sql.as_str());
+            let fenced = Migration {
+                sql: AssertSqlSafe(sql).into_sql_str(),
+                description: Cow::clone(&migration.description),
+                checksum: Cow::clone(&migration.checksum),
+                ..*migration
+            };
+            fence.connection().apply(TABLE, &fenced).await?
+        };
+        applied.push(told(plan, migration, took));
+    }
+    Ok(())
 }
 
 async fn apply_to_sqlite(plan: &Plan<'_>, migrator: &Migrator) -> Result<Vec<AppliedMigration>, Reason> {
@@ -218,7 +220,7 @@ async fn apply_to_sqlite(plan: &Plan<'_>, migrator: &Migrator) -> Result<Vec<App
     }
     // SQLite has no lock that spans transactions.
     let lock = lock_file(plan, &path).await?;
-    let mut connection: SqliteConnection = connect(&options.filename(&path), plan).await?;
+    let mut connection: SqliteConnection = connect(&options.filename(&path), &plan.gate).await?;
     let applied = apply(plan, migrator, &mut connection).await;
     drop(tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await);
     drop(lock);
@@ -235,7 +237,7 @@ async fn lock_file(plan: &Plan<'_>, database: &Path) -> Result<File, Reason> {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(plan.failed(format_args!("{}: {error}", path.display()))),
-            Err(TryLockError::WouldBlock) if Instant::now() + POLL >= plan.deadline => {
+            Err(TryLockError::WouldBlock) if Instant::now() + POLL >= plan.deadline() => {
                 return Err(plan.failed("another migration of this database holds the lock"));
             }
             Err(TryLockError::WouldBlock) => tokio::time::sleep(POLL).await,
@@ -244,8 +246,11 @@ async fn lock_file(plan: &Plan<'_>, database: &Path) -> Result<File, Reason> {
 }
 
 /// A database that was started a moment ago may refuse connections yet.
-async fn connect<O: ConnectOptions<Connection: Sized>>(options: &O, plan: &Plan<'_>) -> Result<O::Connection, Reason> {
-    let deadline = plan.deadline.min(Instant::now() + CONNECT_TIMEOUT);
+pub(crate) async fn connect<O: ConnectOptions<Connection: Sized>>(
+    options: &O,
+    gate: &Gate<'_>,
+) -> Result<O::Connection, Reason> {
+    let deadline = gate.deadline.min(Instant::now() + CONNECT_TIMEOUT);
     let mut last = "no answer".to_owned();
     loop {
         match tokio::time::timeout_at(deadline, options.connect()).await {
@@ -253,16 +258,16 @@ async fn connect<O: ConnectOptions<Connection: Sized>>(options: &O, plan: &Plan<
             Ok(Err(error)) => {
                 let starting = matches!(&error, sqlx::Error::Database(e) if e.code().as_deref() == Some("57P03"));
                 if !starting && !matches!(error, sqlx::Error::Io(_)) {
-                    return Err(plan.failed(format_args!("the database refuses the connection: {error}")));
+                    return Err(gate.failed(format_args!("the database refuses the connection: {error}")));
                 }
                 last = error.to_string();
             }
             Err(_) => {}
         }
         if Instant::now() + POLL >= deadline {
-            return Err(plan
+            return Err(gate
                 .failed(format_args!("the database cannot be reached: {last}"))
-                .hint("is it up, and is migrations.url right as seen from the host?"));
+                .hint(format!("is it up, and is {} right as seen from the host?", gate.setting)));
         }
         tokio::time::sleep(POLL).await;
     }
@@ -280,21 +285,26 @@ async fn apply<C: Migrate>(
     connection: &mut C,
 ) -> Result<Vec<AppliedMigration>, Reason> {
     let mut applied = Vec::new();
-    let work = apply_missing(plan, migrator, connection, &mut applied);
-    match tokio::time::timeout_at(plan.deadline, work).await {
+    let work = async {
+        for migration in missing(plan, migrator, connection).await? {
+            let took = connection.apply(TABLE, migration).await?;
+            applied.push(told(plan, migration, took));
+        }
+        Ok(())
+    };
+    match tokio::time::timeout_at(plan.deadline(), work).await {
         Ok(Ok(())) => Ok(applied),
         Ok(Err(error)) => Err(migrate_reason(plan, &Trouble { error, applied })),
         Err(_) => Err(plan.late("a migration")),
     }
 }
 
-/// sqlx's order of checks, one migration at a time so that each can be told.
-async fn apply_missing<C: Migrate>(
+/// Those that are not applied yet, in order; by sqlx's order of checks.
+async fn missing<'m, C: Migrate>(
     plan: &Plan<'_>,
-    migrator: &Migrator,
+    migrator: &'m Migrator,
     connection: &mut C,
-    applied: &mut Vec<AppliedMigration>,
-) -> Result<(), MigrateError> {
+) -> Result<Vec<&'m Migration>, MigrateError> {
     connection.ensure_migrations_table(TABLE).await?;
     if let Some(version) = connection.dirty_version(TABLE).await? {
         return Err(MigrateError::Dirty(version));
@@ -304,25 +314,55 @@ async fn apply_missing<C: Migrate>(
     if let Some(version) = known.keys().find(|version| !plan.ignore_missing && !migrator.version_exists(**version)) {
         return Err(MigrateError::VersionMissing(*version));
     }
+    let mut missing = Vec::new();
     for migration in migrator.iter().filter(|migration| !migration.migration_type.is_down_migration()) {
         match known.get(&migration.version) {
             Some(before) if before.checksum == migration.checksum => {}
             Some(_) => return Err(MigrateError::VersionMismatch(migration.version)),
-            None => {
-                let took = connection.apply(TABLE, migration).await?;
-                applied.push(told(plan, migration, took));
-            }
+            None => missing.push(migration),
         }
     }
-    Ok(())
+    Ok(missing)
 }
 
 fn told(plan: &Plan<'_>, migration: &Migration, took: Duration) -> AppliedMigration {
     AppliedMigration {
-        database: plan.database.clone(),
-        description: format!("{} {}", migration.version, migration.description),
+        database: plan.gate.claim.database.to_owned(),
+        description: described(migration),
         duration_ms: took.as_millis() as u64,
     }
+}
+
+fn described(migration: &Migration) -> String {
+    format!("{} {}", migration.version, migration.description)
+}
+
+/// What the migrations that were applied take away from the former release, where that was not said to be meant.
+fn warnings(plan: &Plan<'_>, migrator: &Migrator, applied: &[AppliedMigration]) -> Vec<String> {
+    if plan.stack.settings.contract {
+        return Vec::new();
+    }
+    let applied: BTreeSet<&str> = applied.iter().map(|one| one.description.as_str()).collect();
+    let fresh: Vec<(String, &Migration)> = migrator
+        .iter()
+        .filter(|migration| !migration.migration_type.is_down_migration())
+        .map(|migration| (described(migration), migration))
+        .filter(|(name, _)| applied.contains(name.as_str()))
+        .collect();
+    let files = fresh.iter().map(|(name, migration)| (name.as_str(), migration.sql.as_str()));
+    let mut found: Vec<String> = landfall_sql::check(files, Language::of_url(&plan.settings.url))
+        .into_iter()
+        .map(|finding| format!("warning: {}", plan.stack.redactor.clean(&finding.to_string())))
+        .collect();
+    let more = found.len().saturating_sub(WARNINGS_MAX);
+    found.truncate(WARNINGS_MAX);
+    if more > 0 {
+        found.push(format!("and {more} more"));
+    }
+    if !found.is_empty() {
+        found.push("the release is not marked `contract: true`".to_owned());
+    }
+    found
 }
 
 fn migrate_reason(plan: &Plan<'_>, trouble: &Trouble) -> Reason {
@@ -353,98 +393,13 @@ fn migrate_reason(plan: &Plan<'_>, trouble: &Trouble) -> Reason {
     }
 }
 
-/// The same number on every host, so that the database's own lock keeps two hosts apart.
-fn lock_key(database: &str) -> i64 {
-    let digest = Digest::of(format!("landfall.migrate.{database}").as_bytes());
-    let hex = &digest.as_str()["sha256:".len()..][..15];
-    i64::from_str_radix(hex, 16).unwrap_or(0)
-}
-
-/// Regular `*.sql` files directly in the directory; everything else is passed over.
-fn unpack(archive: &[u8]) -> std::io::Result<BTreeMap<String, String>> {
-    let mut files = BTreeMap::new();
-    for entry in tar::Archive::new(archive).entries()? {
-        let mut entry = entry?;
-        let path = entry.path()?.into_owned();
-        let parts: Vec<_> = path.components().filter(|part| !matches!(part, Component::CurDir)).collect();
-        let [Component::Normal(name)] = parts[..] else { continue };
-        let Some(name) = name.to_str().filter(|name| name.ends_with(".sql")) else { continue };
-        if entry.header().entry_type().is_file() {
-            let mut text = String::new();
-            entry.read_to_string(&mut text)?;
-            files.insert(name.to_owned(), text);
-        }
-    }
-    Ok(files)
-}
-
-/// sqlx's rules for file names: `<version>_<description>.sql`, `.up.sql` and `.down.sql`; others are ignored.
-fn migrator(files: BTreeMap<String, String>) -> Result<Migrator, String> {
-    let mut migrations = Vec::new();
-    for (name, sql) in files {
-        let Some((version, rest)) = name.split_once('_') else { continue };
-        let version: i64 = version
-            .parse()
-            .map_err(|_| format!("{name}: a file's name begins with a number, e.g. 0001_create_orders.sql"))?;
-        let kind = MigrationType::from_filename(rest);
-        let description = rest.trim_end_matches(kind.suffix()).replace('_', " ");
-        let no_tx = sql.starts_with("-- no-transaction");
-        migrations.push(Migration::new(version, description.into(), kind, AssertSqlSafe(sql).into_sql_str(), no_tx));
-    }
-    migrations.sort();
-    if let Some(pair) = migrations
-        .windows(2)
-        .find(|pair| pair[0].version == pair[1].version && pair[0].migration_type == pair[1].migration_type)
-    {
-        return Err(format!("there are two migrations with version {}", pair[0].version));
-    }
-    Ok(Migrator::with_migrations(migrations))
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn only_plain_sql_files_are_unpacked() {
-        let mut builder = tar::Builder::new(Vec::new());
-        let mut add = |path: &str, kind: tar::EntryType, text: &str| {
-            let mut header = tar::Header::new_ustar();
-            header.set_size(text.len() as u64);
-            header.set_entry_type(kind);
-            let name = header.as_ustar_mut().unwrap();
-            name.name[..path.len()].copy_from_slice(path.as_bytes());
-            header.set_cksum();
-            builder.append(&header, text.as_bytes()).unwrap();
-        };
-        add("./", tar::EntryType::Directory, "");
-        add("./1_a.sql", tar::EntryType::Regular, "select 1");
-        add("./sub/2_b.sql", tar::EntryType::Regular, "select 2");
-        add("../3_c.sql", tar::EntryType::Regular, "select 3");
-        add("/4_d.sql", tar::EntryType::Regular, "select 4");
-        add("./5_e.sql", tar::EntryType::Symlink, "");
-        add("./readme.md", tar::EntryType::Regular, "x");
-        let files = unpack(&builder.into_inner().unwrap()).unwrap();
-        assert_eq!(files.into_keys().collect::<Vec<_>>(), ["1_a.sql"]);
-    }
-
-    #[test]
-    fn names_become_migrations() {
-        let files = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "select 1".to_owned())).collect();
-        let known = migrator(files(&["0002_b.sql", "1_create_orders.up.sql", "1_create_orders.down.sql", "notes.sql"]))
-            .unwrap();
-        let told: Vec<String> =
-            known.iter().map(|m| format!("{} {} {}", m.version, m.description, m.migration_type.label())).collect();
-        assert_eq!(told, ["1 create orders migrate", "1 create orders revert", "2 b migrate"]);
-        assert!(migrator(files(&["x_b.sql"])).unwrap_err().contains("begins with a number"));
-        assert!(migrator(files(&["1_a.sql", "01_b.sql"])).unwrap_err().contains("two migrations"));
-    }
 
     #[test]
     fn hosts_of_urls() {
         assert_eq!(host("postgres://u:p@db:5432/x").as_deref(), Some("db"));
         assert_eq!(host("sqlite:///data/x.db"), None);
-        assert_ne!(lock_key("a"), lock_key("b"));
     }
 }
