@@ -92,6 +92,9 @@ pub enum Command {
     /// The rules of an environment
     #[command(subcommand)]
     Policy(crate::gates::policy::PolicyCommand),
+    /// Who migrates a database, and what to do after one that nobody knows the end of
+    #[command(subcommand)]
+    Migration(crate::migration::MigrationCommand),
     /// What serves where
     Status(crate::status::StatusArgs),
     /// The promotions of the past and how they ended

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use landfall_schema::bundle::{BUNDLE_VERSION, Bundle, BundleFile};
 use landfall_schema::ids::{AppName, IdError, ServiceName};
-use landfall_schema::stack::{Role, RolloutSettings};
+use landfall_schema::stack::{Role, RolloutSettings, SchemaSettings};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_saphyr::Spanned;
@@ -51,6 +51,8 @@ pub struct TopSettings {
     pub bake_ms: Option<u64>,
     #[serde(default)]
     pub rollout: Option<RolloutSettings>,
+    #[serde(default)]
+    pub schema: Option<SchemaSettings>,
 }
 
 #[derive(Debug, Clone)]
@@ -167,6 +169,7 @@ impl Stack {
                 app: top.app.or(settings.app),
                 bake_ms: top.bake_ms.or(settings.bake_ms),
                 rollout: top.rollout.or(settings.rollout),
+                schema: top.schema.or(settings.schema),
             };
             for (name, service) in found {
                 match services.get_mut(&name) {

@@ -22,6 +22,7 @@ pub mod hosts;
 pub mod image;
 pub mod init;
 pub mod lint;
+pub mod migration;
 pub mod output;
 pub mod plan;
 pub mod preview;

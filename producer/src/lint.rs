@@ -10,6 +10,7 @@ mod services;
 mod settings;
 mod shape;
 mod sheets;
+pub mod sql;
 mod yaml;
 
 #[cfg(test)]
@@ -33,6 +34,12 @@ pub struct LintArgs {
     /// Compose files, later ones override earlier ones; `-` is standard input. Default: the one that promote would take here
     #[arg(value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// A folder with SQL migrations in sqlx's layout; repeatable. Default: `source` of each service's migrations
+    #[arg(long = "migrations", value_name = "DIR")]
+    pub migrations: Vec<PathBuf>,
+    /// Leave out migrations up to this version: they are applied already
+    #[arg(long, value_name = "VERSION")]
+    pub after: Option<i64>,
     /// Warnings count as errors
     #[arg(long)]
     pub strict: bool,
@@ -48,9 +55,26 @@ struct Report<'a> {
 
 pub async fn run(args: LintArgs, cli: &Session) -> Result<ExitCode, CliError> {
     let paths = if args.files.is_empty() { default_files(Path::new("."))? } else { args.files };
-    let names: Vec<String> = paths.iter().map(|path| shown_name(path)).collect();
-    let texts = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
-    let problems = check(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut names: Vec<String> = paths.iter().map(|path| shown_name(path)).collect();
+    let mut texts = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let mut problems = check(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+
+    for folder in folders(&args.migrations, &paths, &texts) {
+        let files = sql::read(&folder, args.after)?;
+        let first = names.len();
+        problems.extend(sql::findings(&files, folder.language).into_iter().map(|finding| {
+            let file = first + files.iter().position(|(name, _)| *name == finding.file).unwrap_or(0);
+            let at = problem::Place {
+                line: usize::try_from(finding.line).unwrap_or(0),
+                column: 1,
+                ..problem::Place::default()
+            };
+            Problem::warning(file, at, finding.code, finding.message).hint(sql::HINT)
+        }));
+        let (of_folder, with): (Vec<String>, Vec<String>) = files.into_iter().unzip();
+        names.extend(of_folder);
+        texts.extend(with);
+    }
 
     let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
@@ -66,6 +90,19 @@ pub async fn run(args: LintArgs, cli: &Session) -> Result<ExitCode, CliError> {
     }
     let failed = errors > 0 || (args.strict && warnings > 0);
     Ok(if failed { ExitCode::Error } else { ExitCode::Done })
+}
+
+/// Those that the command line names, else those that the compose files name.
+fn folders(named: &[PathBuf], paths: &[PathBuf], texts: &[String]) -> Vec<sql::Folder> {
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    if named.is_empty() {
+        let beside = paths.first().and_then(|path| path.parent()).unwrap_or(Path::new(""));
+        return sql::named(&texts, beside);
+    }
+    if sql::is_contract(&Sheets::read(&texts).0) {
+        return Vec::new();
+    }
+    named.iter().map(|path| sql::Folder { path: path.clone(), language: sql::language(&texts) }).collect()
 }
 
 /// Every problem of these files taken together, in the order of their places.

@@ -12,9 +12,10 @@ use clap::Args;
 use futures_util::future::try_join_all;
 use landfall_bus::Bus;
 use landfall_schema::Timestamp;
+use landfall_schema::compatibility::Requirement;
 use landfall_schema::event::CloudEvent;
 use landfall_schema::ids::{AppName, EnvName, ReleaseName, ServiceName};
-use landfall_schema::promotion::{Intent, OnFailure, PinnedImage, Preview, Promotion};
+use landfall_schema::promotion::{Intent, OnFailure, PinnedImage, Preview, Promotion, SchemaPromise};
 use landfall_schema::signature::SigningKey;
 
 use crate::compose::{Stack, env_file};
@@ -120,7 +121,7 @@ pub async fn run(args: PromoteArgs, cli: &Session) -> Result<ExitCode, CliError>
         bundle: bundle_ref,
         only,
         preview,
-        schema: None,
+        schema: schema(&stack)?,
         evidence: None,
     });
     if args.dry_run {
@@ -282,6 +283,17 @@ fn parse_variable(text: &str) -> Result<(String, String), String> {
 fn no_app() -> CliError {
     CliError::usage("no application is named")
         .hint("`landfall promote APP`, or `app:` in the compose file's x-landfall")
+}
+
+/// What the release says of its schema, checked here so that no host meets a requirement that it cannot read.
+fn schema(stack: &Stack) -> Result<Option<SchemaPromise>, CliError> {
+    let Some(settings) = &stack.settings.schema else { return Ok(None) };
+    Requirement::new(&settings.compatible_with).map_err(|error| {
+        CliError::usage("schema.compatible_with of x-landfall is not usable")
+            .because(&error)
+            .hint("for example \">= 1.4\"")
+    })?;
+    Ok(Some(SchemaPromise { compatible_with: settings.compatible_with.clone() }))
 }
 
 fn bundle_error(error: &landfall_schema::bundle::BundleError) -> CliError {

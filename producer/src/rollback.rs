@@ -1,5 +1,6 @@
 //! `landfall rollback`: back to the last release that worked, as a new promotion with the older images, compose file and variables.
 
+pub mod schema;
 pub mod target;
 
 use clap::Args;
@@ -48,6 +49,7 @@ pub async fn run(args: RollbackArgs, cli: &Session) -> Result<ExitCode, CliError
         cli.output.warn(format!("no host says that {} {} ever worked", target.release(), target.counter()));
     }
     let target = target.promotion().clone();
+    schema::check(&past, &target, &schema::migrations(&bus, &env, &app, &keys).await?)?;
     // Hosts keep the files of their last releases, but a new host needs them from the bus.
     bus.get_bundle(&target.bundle).await?;
     let subject =

@@ -5,11 +5,13 @@ use tracing::Instrument as _;
 
 use crate::cli::{BusCommand, Cli, Command};
 use crate::error::{CliError, ExitCode};
+use crate::migration::MigrationCommand;
 use crate::output::Output;
 use crate::preview::PreviewCommand;
 use crate::session::Session;
 use crate::{
-    bus_apply, complete, doctor, gates, halt, history, hosts, init, lint, preview, promote, rollback, status, watch,
+    bus_apply, complete, doctor, gates, halt, history, hosts, init, lint, migration, preview, promote, rollback,
+    status, watch,
 };
 
 /// The commands narrate by themselves; logs are for looking closer, with LANDFALL_LOG.
@@ -62,6 +64,8 @@ async fn dispatch(command: Command, session: &Session) -> Result<ExitCode, CliEr
         Command::Unfreeze(args) => gates::freeze::unfreeze(args, session).await,
         Command::Absolve(args) => gates::absolve::run(args, session).await,
         Command::Policy(command) => gates::policy::run(command, session).await,
+        Command::Migration(MigrationCommand::Show(args)) => migration::show(args, session).await,
+        Command::Migration(MigrationCommand::Resolve(args)) => migration::resolve(args, session).await,
         Command::Status(args) => status::run(args, session).await,
         Command::History(args) => history::run(args, session).await,
         Command::Watch(args) => watch::run(args, session).await,

@@ -1,5 +1,6 @@
 //! `x-landfall`: first its form against the schema, then what a schema cannot say.
 
+use landfall_schema::compatibility::Requirement;
 use landfall_schema::ids::AppName;
 use landfall_schema::stack::{EXTENSION, READY_INTERVAL_MIN_MS, ServiceSettings, StackSettings};
 use landfall_schema::wave_size::WaveSize;
@@ -74,6 +75,11 @@ impl Checker<'_> {
             self.error(app.at, "bad-name", error.to_string(), None);
         }
         self.at_least(settings, "smoke_deadline_ms", 1);
+        if let Some(node) = settings.get("schema").and_then(|schema| schema.get("compatible_with"))
+            && let Some(Err(error)) = node.text().filter(|text| !text.contains('$')).map(Requirement::new)
+        {
+            self.error(node.at, "bad-requirement", error.to_string(), Some("for example \">= 1.4\"".to_owned()));
+        }
         if let Some(rollout) = settings.get("rollout") {
             self.rollout(rollout);
         }
@@ -180,7 +186,9 @@ impl Checker<'_> {
     }
 
     fn service(&mut self, name: &str, settings: &Node) {
-        self.at_least(settings, "deadline_ms", 1);
+        for key in ["deadline_ms", "lock_timeout_ms", "statement_timeout_ms"] {
+            self.at_least(settings, key, 1);
+        }
         if let Some(ready) = settings.entry("ready") {
             self.ready(&ready.value);
             let role = role_of(self.sheets, name);
