@@ -13,6 +13,7 @@ mod gates;
 mod good;
 mod migrations;
 mod names;
+mod once;
 mod parts;
 mod previews;
 mod recovery;
