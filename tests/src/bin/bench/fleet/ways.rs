@@ -61,9 +61,10 @@ impl Samples {
 
 /// All ways, ready to go, side by side on the same engines, each with containers and ports of its own.
 pub(crate) struct Ways {
-    scenario: FleetScenario,
+    // Dropped in this order: the scenario takes all images away, and these two use some.
     bare: Vec<Bare>,
     ssh: Vec<Ssh>,
+    scenario: FleetScenario,
 }
 
 impl Ways {
