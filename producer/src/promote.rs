@@ -15,14 +15,17 @@ use landfall_schema::Timestamp;
 use landfall_schema::compatibility::Requirement;
 use landfall_schema::event::CloudEvent;
 use landfall_schema::ids::{AppName, EnvName, ReleaseName, ServiceName};
+use landfall_schema::outcome::OutcomeKind;
 use landfall_schema::promotion::{Intent, OnFailure, PinnedImage, Preview, Promotion, SchemaPromise};
 use landfall_schema::signature::SigningKey;
+use landfall_schema::subject;
 
 use crate::compose::{Stack, env_file};
 use crate::error::{CliError, ExitCode};
 use crate::follow::{Outcomes, follow};
 use crate::gates::precheck;
 use crate::image::ImageReference;
+use crate::lint::sql;
 use crate::plan::{self, HostKeys, Planned};
 use crate::promote::select::{ImageArg, Selection, parse_image_arg, select};
 use crate::publish::{self, Place, parse_duration};
@@ -124,6 +127,7 @@ pub async fn run(args: PromoteArgs, cli: &Session) -> Result<ExitCode, CliError>
         schema: schema(&stack)?,
         evidence: None,
     });
+    warn_of_sql(&stack, &bus, &event.data, cli).await?;
     if args.dry_run {
         show(&event, &planned, cli)?;
         cli.output.note("nothing was published");
@@ -283,6 +287,28 @@ fn parse_variable(text: &str) -> Result<(String, String), String> {
 fn no_app() -> CliError {
     CliError::usage("no application is named")
         .hint("`landfall promote APP`, or `app:` in the compose file's x-landfall")
+}
+
+/// Migrations beside the compose file that take something away from the release that serves now.
+async fn warn_of_sql(stack: &Stack, bus: &Bus, promotion: &Promotion, cli: &Session) -> Result<(), CliError> {
+    let texts: Vec<&str> = stack.files.iter().map(|(_, text)| text.as_str()).collect();
+    let beside = stack.files.first().and_then(|(path, _)| path.parent()).unwrap_or(Path::new(""));
+    if sql::named(&texts, beside).iter().all(|folder| !folder.path.is_dir()) {
+        return Ok(());
+    }
+    let applied = newest_migration(bus, promotion).await?;
+    for warning in sql::warnings(&texts, beside, applied) {
+        cli.output.warn(format!("{warning}; where it is meant, mark the release with `contract: true`"));
+    }
+    Ok(())
+}
+
+/// The highest version that any host said to have applied.
+async fn newest_migration(bus: &Bus, promotion: &Promotion) -> Result<Option<i64>, CliError> {
+    let filter = subject::outcome_kind_filter(&promotion.env, &promotion.app, OutcomeKind::MigrationApplied);
+    let told = bus.outcomes_so_far(&filter).await?;
+    let versions = told.iter().filter_map(crate::reading::outcome).flat_map(|read| read.event.data.migrations);
+    Ok(versions.filter_map(|one| one.description.split_once(' ')?.0.parse().ok()).max())
 }
 
 /// What the release says of its schema, checked here so that no host meets a requirement that it cannot read.

@@ -2,6 +2,12 @@
 //!
 //! A test that needs more than the three hosts of `make test` is ignored, and run by `make test-fleet`.
 
+mod away;
+mod gates;
+mod parts;
+mod race;
+mod waves;
+
 use std::net::TcpStream;
 use std::time::Duration;
 

@@ -201,7 +201,11 @@ impl Decider {
     /// Who is present, what operators said, whether a newer promotion came.
     async fn look_around(&mut self, bus: &Bus) -> Result<(), FleetError> {
         let promotion = &self.order.promotion;
-        self.present = present(&bus.presence(&promotion.env).await?);
+        self.present = if self.needs_presence() {
+            present(&bus.presence(&promotion.env).await?)
+        } else {
+            promotion.plan.hosts().cloned().collect()
+        };
         let halt = self.fleet.halt_of(bus, &self.order).await?;
         let is_halted = halt.as_ref().is_some_and(|halt| halt.command == HaltCommand::Halt);
         self.aborted = halt
@@ -213,11 +217,14 @@ impl Decider {
             self.since = Instant::now();
         }
         self.superseded_by = self.fleet.newer(bus, &self.order).await?;
-        // While people have to approve, or the environment is frozen, nobody is late.
-        if let Gate::Wait { .. } = self.fleet.inner.gates.check(&self.order).await? {
-            self.since = Instant::now();
-        }
         Ok(())
+    }
+
+    /// Who is present matters of hosts that were never heard of, and on the way back. Else thousands of signs of life would be read by every
+    /// decider every few seconds for nothing.
+    fn needs_presence(&self) -> bool {
+        let is_silent = |host| self.view.of(host).is_none();
+        matches!(self.state.phase, RolloutPhase::RollingBack { .. }) || self.order.promotion.plan.hosts().any(is_silent)
     }
 
     /// Tells what this host has decided.

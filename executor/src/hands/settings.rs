@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use landfall_schema::compatibility::Requirement;
 use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::stack::{EXTENSION, READY_INTERVAL_MIN_MS, Readiness, ServiceSettings, SmokeTest, StackSettings};
 use serde_json::Value;
@@ -14,6 +15,10 @@ pub(crate) fn of_stack(model: &Value) -> Result<StackSettings, Reason> {
     let settings: StackSettings = read(model, "x-landfall at the top")?;
     for (index, test) in settings.smoke.iter().enumerate() {
         check_smoke(test).map_err(|why| invalid(&format!("smoke test {}", index + 1), &why))?;
+    }
+    if let Some(schema) = &settings.schema {
+        Requirement::new(&schema.compatible_with)
+            .map_err(|error| invalid("schema.compatible_with of x-landfall at the top", &error.to_string()))?;
     }
     for (name, value) in [("smoke_deadline_ms", settings.smoke_deadline_ms), ("bake_ms", settings.bake_ms)] {
         check_wait(name, value).map_err(|why| invalid("x-landfall at the top", &why))?;
@@ -54,7 +59,18 @@ fn invalid(place: &str, why: &str) -> Reason {
 }
 
 fn check_service(settings: &ServiceSettings) -> Result<(), String> {
-    check_wait("deadline_ms", settings.deadline_ms)?;
+    for (name, value) in [
+        ("deadline_ms", settings.deadline_ms),
+        ("lock_timeout_ms", settings.lock_timeout_ms),
+        ("statement_timeout_ms", settings.statement_timeout_ms),
+    ] {
+        check_wait(name, value)?;
+    }
+    if let Some(url) = &settings.database_url
+        && !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme))
+    {
+        return Err("database_url must begin with postgres://; is its variable set on this host?".to_owned());
+    }
     if let Some(ready) = &settings.ready {
         check_ready(ready)?;
     }
@@ -127,6 +143,8 @@ mod tests {
     #[test]
     fn services() {
         check(json!(null), "");
+        check(json!({ "role": "migrate", "database_url": "mysql://x" }), "database_url must begin");
+        check(json!({ "lock_timeout_ms": 100_000_000_000_u64 }), "more than a day");
         check(json!({ "ready": { "http": { "port": 80 } } }), "");
         check(json!({ "redy": {} }), "x-landfall of service app: unknown field `redy`");
         check(json!({ "role": "boss" }), "unknown variant `boss`");

@@ -2,7 +2,7 @@
 
 use landfall_schema::ids::HostName;
 use landfall_schema::outcome::{Outcome, OutcomeKind, Reason};
-use landfall_schema::promotion::RolloutPlan;
+use landfall_schema::promotion::{Intent, RolloutPlan};
 use landfall_schema::rollout::{RolloutPhase, RolloutState, RolloutWord};
 
 use crate::error::ExitCode;
@@ -148,8 +148,11 @@ pub fn verdict(view: &RolloutView, code: ExitCode) -> String {
     let slowest = view.hosts.values().filter_map(|host| host.end()?.duration_ms).max();
     let after = slowest.map_or(String::new(), |milliseconds| format!(" after {}", duration(milliseconds)));
     match code {
+        ExitCode::Done if view.promotion.intent == Intent::Remove => {
+            format!("{} is removed from {on}{after}", view.promotion.app)
+        }
         ExitCode::Done => format!("{what} serves on {on}{after}"),
-        ExitCode::RolledBack => format!("{what} was rolled back on {on}{after}; the former release serves"),
+        ExitCode::RolledBack => format!("{what} was rolled back on {on}{after}; {}", serves_again(view)),
         ExitCode::Failed => format!("{what} failed on {on}; nothing that was running was touched"),
         ExitCode::Stuck => format!("{what} is stuck on {on}: people are needed"),
         ExitCode::Refused => format!("{what} was refused on {on}"),
@@ -161,6 +164,17 @@ pub fn verdict(view: &RolloutView, code: ExitCode) -> String {
             "{what} ended differently on {on}: the fleet is mixed. See `landfall status {} --env {}`",
             view.promotion.app, view.promotion.env
         ),
+    }
+}
+
+/// After a rollback.
+fn serves_again(view: &RolloutView) -> &'static str {
+    let ends = || view.hosts.values().filter_map(|host| host.end());
+    let mut back = ends().filter(|end| end.kind == OutcomeKind::DeployRolledBack);
+    if back.all(|end| end.former.is_none() && end.running.is_empty()) {
+        "there was no former release, so nothing serves"
+    } else {
+        "the former release serves"
     }
 }
 
@@ -186,7 +200,7 @@ fn verdict_of_rollout(view: &RolloutView, code: ExitCode) -> Option<String> {
         }
         (RolloutWord::RolledBack, _) => {
             let back = hosts_in_words(ended(OutcomeKind::DeployRolledBack));
-            format!("{what} was rolled back on {back}{after}; the former release serves on all{why}")
+            format!("{what} was rolled back on {back}{after}; {} on all{why}", serves_again(view))
         }
         (RolloutWord::Held, _) => format!(
             "{what} is held: it serves on {serving}, and nobody moves any further{why}. Go back with `landfall rollback {app} --env {env}`, or promote again"

@@ -11,6 +11,9 @@ use crate::lint::sheets::Sheets;
 /// All SQL files of one folder together.
 const FOLDER_MAX_BYTES: usize = 16 * 1024 * 1024;
 
+/// Warnings that `landfall promote` prints.
+const WARNINGS_MAX: usize = 5;
+
 /// A folder with migrations, and the SQL that is spoken there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folder {
@@ -91,6 +94,23 @@ fn version(path: &Path) -> Option<i64> {
 
 pub fn findings(files: &[(String, String)], language: Language) -> Vec<Finding> {
     landfall_sql::check(files.iter().map(|(name, text)| (name.as_str(), text.as_str())), language)
+}
+
+/// What `landfall promote` warns of: findings in files that no host has applied yet, as far as the folders are here.
+pub fn warnings(texts: &[&str], beside: &Path, applied: Option<i64>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for folder in named(texts, beside).iter().filter(|folder| folder.path.is_dir()) {
+        match read(folder, applied) {
+            Ok(files) => warnings.extend(findings(&files, folder.language).iter().map(ToString::to_string)),
+            Err(error) => warnings.push(error.message),
+        }
+    }
+    let more = warnings.len().saturating_sub(WARNINGS_MAX);
+    warnings.truncate(WARNINGS_MAX);
+    if more > 0 {
+        warnings.push(format!("{more} more; `landfall lint` shows them all"));
+    }
+    warnings
 }
 
 pub const HINT: &str = "expand first and contract in a later release; where it is meant, mark the release: `x-landfall: {contract: true}` at the top";

@@ -100,6 +100,16 @@ impl FleetHost {
         Ok(())
     }
 
+    /// Adds a line to the `.env` of the host.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set(&self, name: &str, value: &str) -> Result<()> {
+        let path = self.directory.join(".env");
+        let text = std::fs::read_to_string(&path)?;
+        Ok(std::fs::write(path, format!("{text}{name}={value}\n"))?)
+    }
+
     /// The engine answers nobody any more; its containers run on. What asks it, this harness too, hangs until [`Self::continue_engine`].
     ///
     /// # Errors
