@@ -1,6 +1,7 @@
 //! The connection to the bus: made and made again, without end; the host's durable consumer; the sweep past it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -12,8 +13,8 @@ use landfall_schema::ids::{EnvName, HostName};
 use landfall_schema::layout::SWEEP_INTERVAL;
 use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::promotion::BundleRef;
-use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -144,17 +145,20 @@ impl Link {
     pub fn start(self, stop: CancellationToken) -> BusHandle {
         let (made, handle) = watch::channel(None);
         let handle = BusHandle(handle);
-        let sweeper = sweep(handle.clone(), self.env.clone(), self.sweeps.clone());
+        let missed = Arc::new(Notify::new());
+        let sweeper = sweep(handle.clone(), self.env.clone(), self.sweeps.clone(), Arc::clone(&missed));
         tokio::spawn(stop.clone().run_until_cancelled_owned(sweeper));
         tokio::spawn(async move {
-            stop.run_until_cancelled(self.follow(&made)).await;
+            stop.run_until_cancelled(self.follow(&made, &missed)).await;
             // The connection outlives the consumer: what is left in the outbox is still published.
             made.closed().await;
         });
         handle
     }
 
-    async fn follow(&self, made: &watch::Sender<Option<Bus>>) {
+    /// What the server had sent before the delivery broke off comes again only when its time to acknowledge is over: `missed` has the register
+    /// read instead.
+    async fn follow(&self, made: &watch::Sender<Option<Bus>>, missed: &Notify) {
         let bus = self.connect().await;
         made.send_replace(Some(bus.clone()));
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
@@ -173,6 +177,7 @@ impl Link {
                 );
             }
             sleep(backoff.next_wait()).await;
+            missed.notify_one();
         }
     }
 
@@ -238,8 +243,8 @@ fn with_hint(error: &BusError) -> String {
     }
 }
 
-/// Consumers can go deaf: each minute, and as soon as the bus is reached, the register is read itself.
-async fn sweep(mut handle: BusHandle, env: EnvName, sweeps: mpsc::Sender<Vec<Delivered>>) {
+/// Consumers can go deaf: each minute, as soon as the bus is reached, and when something may have been missed, the register is read itself.
+async fn sweep(mut handle: BusHandle, env: EnvName, sweeps: mpsc::Sender<Vec<Delivered>>, missed: Arc<Notify>) {
     let Some(bus) = handle.reached().await else { return };
     let mut trouble = Throttle::default();
     loop {
@@ -259,7 +264,7 @@ async fn sweep(mut handle: BusHandle, env: EnvName, sweeps: mpsc::Sender<Vec<Del
                 }
             }
         }
-        sleep(jittered(SWEEP_INTERVAL)).await;
+        let _missed_or_due = timeout(jittered(SWEEP_INTERVAL), missed.notified()).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! One release across real Docker hosts. What counts is what runs on each engine, and what the application answers there.
 //!
-//! A test that needs more than the three hosts of `make test` is ignored, and run by `make test-fleet`.
+//! A test that needs more than the three hosts of `make test`, or minutes, is ignored, and run by `make test-fleet`.
 
 mod away;
 mod gates;

@@ -11,6 +11,7 @@ const WAVES: [&[&str]; 3] = [&["h1"], &["h2"], &["h3"]];
 
 /// It was here when it was promoted, and is gone before its wave: nothing is done to it, and back it takes what the others run.
 #[tokio::test]
+#[ignore = "waits until the host counts as away, 90 s: make test-fleet"]
 async fn cut_off_before_its_wave() -> Result<()> {
     let (mut fleet, v1) = FleetScenario::with_v1(3, Use::Shared).await?;
     let before = fleet.host(2).snapshot()?;
@@ -27,6 +28,7 @@ async fn cut_off_before_its_wave() -> Result<()> {
 
 /// It has begun, and is not heard any more. The others do not go on without it, and it does not go on without them.
 #[tokio::test]
+#[ignore = "waits until the host counts as away, 90 s: make test-fleet"]
 async fn cut_off_during_its_wave() -> Result<()> {
     let (mut fleet, v1) = FleetScenario::with_v1(3, Use::Shared).await?;
     let before = fleet.host(3).snapshot()?;
