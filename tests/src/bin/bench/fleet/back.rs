@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use landfall_schema::event::CloudEvent;
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::subject;
@@ -137,7 +137,10 @@ async fn publish(fleet: &FleetScenario, draft: &Draft) -> Result<Times> {
             }
             OutcomeKind::RolloutRollingBack => {
                 times.rolling_back = Some(now);
-                // It is said after it was written: what was written last before it is that state.
+                // It is said after it was written: what was written last before it is that state. Both may have come while the select looked.
+                while states.next().now_or_never().flatten().is_some() {
+                    written.push(now);
+                }
                 times.state_changed = written.last().copied();
             }
             OutcomeKind::RolloutRolledBack => times.rolled_back = Some(now),
