@@ -183,6 +183,26 @@ async fn a_host_that_was_away_gets_what_the_fleet_runs() -> Result<()> {
     scenario.assert_serves("v2").await
 }
 
+/// Somebody stops what the canary has committed, while the others are waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_committed_host_is_watched_until_the_last_word() -> Result<()> {
+    let mut scenario = fleet().await?;
+    let image = scenario.push("v2", AppImage::version("v2")).await?;
+    let mut draft = draft(&mut scenario, &Stack::app(&image)).await?;
+    draft.event.data.plan.waves[1].bake_ms = Some(15_000);
+    scenario.publish(&draft).await?;
+    scenario.reaches(0, draft.counter(), OutcomeKind::ReleaseCommitted).await?;
+    let container = scenario.engine.container_id(&scenario.hosts[0].project, "app")?;
+    scenario.engine.docker(&["stop", "--time", "0", &container])?;
+    let told = scenario.reaches(0, draft.counter(), OutcomeKind::DriftDetected).await?;
+    ensure!(told.promotion == draft.event.id && told.reason.is_some(), "{told:#?}");
+    let is_last = |outcome: &Outcome| {
+        outcome.counter.0 == draft.counter() && outcome.rollout.as_ref().is_some_and(|state| state.word().is_some())
+    };
+    ensure!(!scenario.outcomes.seen().iter().any(|seen| is_last(&seen.data)), "it was told after the last word");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_hosts_go_on_where_they_were_after_a_crash() -> Result<()> {
     let mut scenario = fleet().await?;

@@ -45,6 +45,13 @@ impl Drift {
     pub fn key(&self) -> String {
         format!("{} {} {}", self.service, self.container, self.what)
     }
+
+    /// One that tests can tell of.
+    #[cfg(test)]
+    pub(crate) fn removed(service: ServiceName) -> Self {
+        let what = "its container was removed".to_owned();
+        Self { service, what, container: String::new(), is_paused: false, is_replaced: false }
+    }
 }
 
 /// Listens to the engine for as long as it lives.

@@ -26,7 +26,7 @@ impl Journal {
     pub async fn serving(&self, env: &EnvName, app: &AppName) -> Result<Option<Serving>, JournalError> {
         let what = "read what serves";
         let row = sqlx::query(
-            "SELECT promotion, bundle, event_id, (SELECT terminal FROM releases WHERE env = ?1 AND app = ?2 \
+            "SELECT promotion, bundle, event_id, (SELECT terminal FROM releases WHERE env = ?1 AND app = ?2 AND counter > committed.counter \
              AND terminal IN ('deploy.stuck', 'deploy.rolled_back', 'deploy.succeeded') ORDER BY counter DESC LIMIT 1) AS ended \
              FROM committed WHERE env = ?1 AND app = ?2 AND event_id IS NOT NULL ORDER BY counter DESC LIMIT 1",
         )

@@ -91,6 +91,26 @@ async fn a_refusal_is_remembered() {
     assert_eq!(journal.standing(&env(), &shop()).await.unwrap(), None, "what was not believed does not count");
 }
 
+/// What was committed after a deploy that is stuck serves, also while its own rollout has not ended.
+#[tokio::test]
+async fn what_serves_is_known_until_something_newer_is_stuck() {
+    let (_folder, journal) = journal().await;
+    let taken = [4, 5, 6].map(samples::taken);
+    let serves = async || journal.serving(&env(), &shop()).await.unwrap().map(|serving| serving.committed.counter.0);
+    for (taken, terminal, expect) in [
+        (&taken[0], Some(OutcomeKind::DeployStuck), None),
+        (&taken[1], None, Some(5)),
+        (&taken[2], Some(OutcomeKind::DeployStuck), None),
+    ] {
+        journal.take(taken, samples::now()).await.unwrap();
+        match terminal {
+            Some(kind) => journal.end(&taken.order, kind, &[], samples::now()).await.unwrap(),
+            None => journal.commit(&taken.order, &samples::bundle(), samples::now()).await.unwrap(),
+        }
+        assert_eq!(serves().await, expect);
+    }
+}
+
 #[tokio::test]
 async fn one_promotion_is_taken_once() {
     let (_folder, journal) = journal().await;

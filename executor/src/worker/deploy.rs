@@ -180,6 +180,10 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
         let work = act(Arc::clone(&self.worker.hands), effect, self.order().clone(), context);
         let mut work = std::pin::pin!(work.instrument(span.clone()));
         let mut told_at: Option<Instant> = None;
+        let watches = effect == Effect::AwaitRollout;
+        if watches {
+            self.worker.watch.after_commit();
+        }
         let draining = self.shared().clone();
         loop {
             tokio::select! {
@@ -200,6 +204,14 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
                     self.hear_of_newer().await?;
                     if self.machine.terminal().is_some() {
                         return Ok(Carried::Overtaken);
+                    }
+                }
+                // The rollout's word counts on this host to serve what it has committed. Nothing is put back: whether the release stays is
+                // not known yet.
+                () = self.worker.watch.due(), if watches => {
+                    tokio::select! {
+                        _told = self.worker.tell_drift() => {}
+                        () = draining.parking.cancelled() => return Ok(Carried::Parked),
                     }
                 }
                 () = sleep_until(deadline + DEADLINE_SLACK) => {

@@ -1,5 +1,5 @@
-//! Between deploys: is what runs still what was committed? Looked at when the engine tells of the stack's containers, after a start, and
-//! after every deploy.
+//! Between deploys, and while a deploy waits for its rollout's end: is what runs still what was committed? Looked at when the engine tells of
+//! the stack's containers, after a start, and after every commit.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -77,6 +77,12 @@ impl Watch {
         seen.mark_unchanged();
     }
 
+    /// The stack is new: whatever was told of the former one may happen again.
+    pub(super) fn after_commit(&mut self) {
+        self.told.clear();
+        self.begin_anew();
+    }
+
     /// After a deploy: what it did itself is no drift, and people have decided anew.
     pub(super) fn begin_anew(&mut self) {
         self.suspected.clear();
@@ -116,20 +122,32 @@ impl Watch {
 
 impl<H: CarryOut> Worker<H> {
     pub(super) async fn look(&mut self) {
+        if let Some((serving, lasting)) = self.tell_drift().await
+            && !lasting.is_empty()
+            && self.watch.may_repair()
+        {
+            self.repair(&serving, &lasting).await;
+        }
+    }
+
+    /// Tells what has drifted since it was told last; with all that has.
+    pub(super) async fn tell_drift(&mut self) -> Option<(Serving, Vec<Drift>)> {
         let (env, app) = (self.shared.env.clone(), self.app.clone());
         let serving = match self.shared.journal.serving(&env, &app).await {
             Ok(Some(serving)) => serving,
-            Ok(None) => return,
+            Ok(None) => return None,
             Err(error) => {
                 warn!(%app, error = causes(&error), "it is not known what should run");
-                return self.watch.look_in(LOOK_RETRY);
+                self.watch.look_in(LOOK_RETRY);
+                return None;
             }
         };
         let drifts = match self.hands.drifted(&serving.committed).await {
             Ok(drifts) => drifts,
             Err(reason) => {
                 debug!(%app, "whether the stack has drifted cannot be seen: {}", reason.message);
-                return self.watch.look_in(LOOK_RETRY);
+                self.watch.look_in(LOOK_RETRY);
+                return None;
             }
         };
         let lasting = self.watch.lasting(drifts);
@@ -140,9 +158,7 @@ impl<H: CarryOut> Worker<H> {
             self.tell(&serving, OutcomeKind::DriftDetected, reason.message.clone(), Some(reason), |_| {}).await;
             self.watch.told.extend(lasting.iter().map(Drift::key));
         }
-        if !lasting.is_empty() && self.watch.may_repair() {
-            self.repair(&serving, &lasting).await;
-        }
+        Some((serving, lasting))
     }
 
     async fn repair(&mut self, serving: &Serving, drifts: &[Drift]) {

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use landfall_deploy::input::{Deadlines, Observed};
 use landfall_schema::event::CloudEvent;
 use landfall_schema::outcome::Outcome;
+use landfall_schema::rollout::RolloutWord;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -26,6 +27,9 @@ struct Puppet {
     lost_bundles: Mutex<HashMap<u64, ReasonCode>>,
     /// Effects that are not finished before they are let go.
     holds: Mutex<HashMap<(u64, Effect), Arc<Notify>>>,
+    /// Ticks when something happened to the containers; then this has drifted.
+    changes: Option<watch::Receiver<u64>>,
+    drifts: Mutex<Vec<Drift>>,
 }
 
 impl Puppet {
@@ -88,6 +92,7 @@ impl CarryOut for Puppet {
             Effect::Commit => Evidence::Committed { images_removed: 0 },
             Effect::Restore => Evidence::Restored,
             Effect::Admit => Evidence::Admitted,
+            Effect::AwaitRollout => Evidence::RolloutEnded { word: RolloutWord::Succeeded },
             other => panic!("{other:?} has nothing to do here"),
         })
     }
@@ -101,6 +106,14 @@ impl CarryOut for Puppet {
 
     async fn taken_back(&self, order: &Order, cause: &Reason) {
         self.taken_back.lock().unwrap().push((order.promotion.counter.0, cause.code));
+    }
+
+    fn changes(&self) -> Option<watch::Receiver<u64>> {
+        self.changes.clone()
+    }
+
+    async fn drifted(&self, _: &Committed) -> Result<Vec<Drift>, Reason> {
+        Ok(self.drifts.lock().unwrap().clone())
     }
 }
 
@@ -286,6 +299,32 @@ async fn before_anything_is_touched_a_newer_one_takes_over_at_once() {
     stage.hands.has_begun(1, Effect::Pull).await;
     stage.promote(samples::taken(2)).await;
     assert_eq!(stage.ended(2).await, "1:superseded 2:succeeded");
+}
+
+#[tokio::test]
+async fn drift_is_told_while_the_others_are_waited_for() {
+    let (tick, seen) = watch::channel(0);
+    let stage = Stage::set(Puppet { changes: Some(seen), ..Puppet::default() }).await;
+    let gate = stage.hands.hold(1, Effect::AwaitRollout);
+    let mut taken = samples::taken(1);
+    taken.order.promotion.plan.roster = Some(taken.order.promotion.bundle.clone());
+    stage.promote(taken).await;
+    stage.hands.has_begun(1, Effect::AwaitRollout).await;
+    stage.hands.drifts.lock().unwrap().push(Drift::removed("app".parse().unwrap()));
+    tick.send_modify(|count| *count += 1);
+    let until = Instant::now() + LIMIT;
+    let told = loop {
+        let outcomes = stage.outcomes().await;
+        if let Some(told) = outcomes.into_iter().find(|outcome| outcome.kind == OutcomeKind::DriftDetected) {
+            break told;
+        }
+        assert!(Instant::now() < until, "the drift was not told");
+        sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!((told.counter, told.promotion), (Counter(1), samples::order(1).id));
+    assert_eq!(told.reason.unwrap().code, ReasonCode::Drifted);
+    gate.notify_one();
+    assert_eq!(stage.ended(1).await, "1:succeeded");
 }
 
 #[tokio::test]
