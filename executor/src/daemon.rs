@@ -1,5 +1,6 @@
 //! The daemon: opens what it owns, starts its tasks, and then is one loop over everything that can happen.
 
+mod arrivals;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -8,8 +9,7 @@ use std::time::Duration;
 
 use landfall_bus::Delivered;
 use landfall_deploy::Order;
-use landfall_schema::Timestamp;
-use landfall_schema::ids::{AppName, EventId};
+use landfall_schema::ids::{AppName, Counter};
 use landfall_schema::layout::ACK_PROGRESS_INTERVAL;
 use landfall_schema::outcome::Reason;
 use sd_notify::NotifyState;
@@ -19,22 +19,20 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
-use uuid::Uuid;
+use tracing::{error, info, warn};
 
-use crate::announce::{AnnounceError, Announcement, Announcer};
-use crate::causes;
+use crate::announce::Announcer;
 use crate::config::Config;
-use crate::fleet::{self, Fleet};
+use crate::fleet::{self, Fleet, Missed};
 use crate::gates::Gates;
 use crate::identity::{IdentityError, StateDir};
-use crate::intake::{self, Facts, Handled, Ignored, MessageId, PreviewFacts, Refused, Standing, Verdict};
+use crate::intake::MessageId;
 use crate::journal::{Journal, JournalError, Unfinished};
 use crate::link::{Delivery, Link, connect_options};
 use crate::outbox::{Outbox, OutboxBell};
 use crate::presence::Beat;
-use crate::settle::{self, Held, How};
-use crate::worker::{Job, Shared};
+use crate::settle::Held;
+use crate::worker::Shared;
 
 use workers::Workers;
 
@@ -61,15 +59,6 @@ pub enum DaemonError {
     Signals(#[source] std::io::Error),
     #[error("cannot prepare {app}: {}", reason.message)]
     Hands { app: AppName, reason: Box<Reason> },
-}
-
-/// Trouble of our own while a message is judged.
-#[derive(Debug, Error)]
-enum IntakeTrouble {
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    #[error(transparent)]
-    Announce(#[from] AnnounceError),
 }
 
 /// Runs until a signal.
@@ -126,7 +115,9 @@ struct Daemon {
     workers: Workers,
     deliveries: mpsc::Receiver<Delivery>,
     sweeps: mpsc::Receiver<Vec<Delivered>>,
-    missed: mpsc::Receiver<Delivered>,
+    missed: mpsc::Receiver<Missed>,
+    /// The newest promotion of each application that is for other hosts, and below which it was looked for what this host has missed.
+    passed_by: BTreeMap<AppName, Counter>,
     settled: mpsc::UnboundedReceiver<MessageId>,
     outbox: JoinSet<()>,
     beat: JoinSet<()>,
@@ -224,6 +215,7 @@ impl Daemon {
             deliveries,
             sweeps,
             missed,
+            passed_by: BTreeMap::new(),
             settled,
             outbox: outboxes,
             beat: beats,
@@ -322,163 +314,6 @@ impl Daemon {
         }
         self.held.settled().await;
     }
-
-    async fn take_delivery(&mut self, Delivery { delivered, message }: Delivery) {
-        match self.take(&delivered).await {
-            Ok(Disposal::Hold(id, how)) => self.held.hold(id, message, how),
-            Ok(Disposal::Settle(how)) => self.held.settle_now(message, how),
-            Err(trouble) => {
-                error!(
-                    subject = delivered.subject,
-                    error = causes(&trouble),
-                    "a promotion was not taken; it comes again"
-                );
-                settle::later(message);
-            }
-        }
-    }
-
-    async fn take_sweep(&mut self, swept: Vec<Delivered>) {
-        for delivered in swept {
-            if let Err(trouble) = self.take(&delivered).await {
-                error!(
-                    subject = delivered.subject,
-                    error = causes(&trouble),
-                    "a promotion was not taken; the next sweep tries again"
-                );
-            }
-        }
-    }
-
-    /// An older promotion that the fleet runs, after the newest one failed.
-    async fn take_missed(&mut self, delivered: Delivered) {
-        if let Err(trouble) = self.take_missed_one(&delivered).await {
-            error!(subject = delivered.subject, error = causes(&trouble), "a promotion that was missed was not taken");
-        }
-    }
-
-    async fn take_missed_one(&mut self, delivered: &Delivered) -> Result<(), IntakeTrouble> {
-        let id = MessageId::of(delivered);
-        let (Some(app), None) =
-            (intake::app_of(&delivered.subject, &self.config.env), self.journal.handled(&id).await?)
-        else {
-            return Ok(());
-        };
-        // It goes forward as seen from what runs here, which is what the counter is for.
-        let runs = self.journal.committed(&self.config.env, &app, 1).await?.pop();
-        let standing = runs.map(|good| Standing { counter: good.counter, id: EventId(Uuid::nil()) });
-        self.take_over(delivered, id, standing).await.map(drop)
-    }
-
-    /// The one way in, for the consumer's deliveries and the sweep's.
-    async fn take(&mut self, delivered: &Delivered) -> Result<Disposal, IntakeTrouble> {
-        let id = MessageId::of(delivered);
-        match self.journal.handled(&id).await? {
-            Some(Handled::Told) => return Ok(Disposal::Settle(How::Ack)),
-            Some(Handled::UnderWay) => return Ok(Disposal::Hold(id, How::Ack)),
-            None => {}
-        }
-        let standing = match intake::app_of(&delivered.subject, &self.config.env) {
-            Some(app) => self.journal.standing(&self.config.env, &app).await?,
-            None => None,
-        };
-        self.take_over(delivered, id, standing).await
-    }
-
-    async fn take_over(
-        &mut self,
-        delivered: &Delivered,
-        id: MessageId,
-        standing: Option<Standing>,
-    ) -> Result<Disposal, IntakeTrouble> {
-        let now = Timestamp::now();
-        let here = self.journal.previews(&self.config.env, &self.config.host).await?;
-        let here: BTreeMap<AppName, AppName> =
-            here.into_iter().filter_map(|order| Some((order.promotion.app, order.promotion.preview?.of))).collect();
-        let facts = Facts {
-            host: &self.config.host,
-            env: &self.config.env,
-            labels: &self.config.labels,
-            trusted: &self.config.trust.promote,
-            apps: &self.config.apps,
-            previews: PreviewFacts { takes: &self.config.previews, here: &here },
-            now,
-            standing,
-        };
-        match intake::judge(delivered, &facts) {
-            Verdict::Ignore(why) => {
-                match why {
-                    Ignored::NotOnThisHost => debug!(subject = delivered.subject, "not an application of this host"),
-                    Ignored::TakenAlready => debug!(subject = delivered.subject, "taken before"),
-                }
-                Ok(Disposal::Settle(How::Ack))
-            }
-            Verdict::Take(taken) => {
-                self.journal.take(&taken, now).await?;
-                if !self.workers.hand_over(Job::new(*taken)) {
-                    warn!(
-                        subject = delivered.subject,
-                        "nobody works on this; the journal takes it up at the next start"
-                    );
-                }
-                Ok(Disposal::Hold(id, How::Ack))
-            }
-            Verdict::Refuse { reason, refused } => {
-                warn!(subject = delivered.subject, code = reason.code.as_str(), "refused: {}", reason.message);
-                let outcome = self.refusal(delivered, &refused, &reason, now)?;
-                self.refuse(&id, &reason, vec![outcome], now).await?;
-                Ok(Disposal::Hold(id, How::Ack))
-            }
-            Verdict::DeadLetter { reason, refused } => {
-                warn!(
-                    subject = delivered.subject,
-                    sequence = delivered.sequence,
-                    code = reason.code.as_str(),
-                    "not believed: {}",
-                    reason.message
-                );
-                let mut announcements = vec![self.announcer.dead_letter(delivered, reason.clone(), now)?];
-                if let Some(refused) = refused {
-                    announcements.push(self.refusal(delivered, &refused, &reason, now)?);
-                }
-                self.refuse(&id, &reason, announcements, now).await?;
-                Ok(Disposal::Hold(id, How::Term))
-            }
-        }
-    }
-
-    fn refusal(
-        &self,
-        delivered: &Delivered,
-        refused: &Refused,
-        reason: &Reason,
-        now: Timestamp,
-    ) -> Result<Announcement, AnnounceError> {
-        self.announcer.refused(refused, reason.clone(), now, delivered.traceparent.as_deref())
-    }
-
-    /// The last of the announcements settles the message.
-    async fn refuse(
-        &self,
-        id: &MessageId,
-        reason: &Reason,
-        mut announcements: Vec<Announcement>,
-        now: Timestamp,
-    ) -> Result<(), JournalError> {
-        if let Some(last) = announcements.last_mut() {
-            last.settles = Some(id.clone());
-        }
-        self.journal.refuse(id, reason.code, &announcements, now).await?;
-        self.bell.ring();
-        Ok(())
-    }
-}
-
-/// What happens to the delivered message.
-enum Disposal {
-    /// Until its outcome is on the bus.
-    Hold(MessageId, How),
-    Settle(How),
 }
 
 fn ticking(period: Duration) -> Interval {

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
-use landfall_bus::{Bus, BusError, Delivered};
+use landfall_bus::{Bus, BusError};
 use landfall_deploy::gates::Gate;
 use landfall_deploy::rollout::{Admission, Verdict, admission, after_commit, first_state};
 use landfall_deploy::{Evidence, Order};
@@ -41,6 +41,7 @@ use crate::link::BusHandle;
 use crate::outbox::OutboxBell;
 use crate::pace::jittered;
 
+pub use catch_up::Missed;
 use decider::Decider;
 
 /// Events tell when to look again; this often it is done without one, since they can be missed.
@@ -85,7 +86,7 @@ pub struct Parts {
     pub trusted: Vec<PublicKey>,
     pub gates: Gates,
     /// Told of promotions that this host has missed and that stand.
-    pub missed: mpsc::Sender<Delivered>,
+    pub missed: mpsc::Sender<Missed>,
     pub stop: CancellationToken,
 }
 
@@ -146,7 +147,6 @@ impl Fleet {
             let judged = self.judge_admission(order).await;
             let now = Timestamp::now();
             if let Ok((Admission::Never(reason), _)) = judged {
-                self.catch_up(&promotion.env, &promotion.app, promotion.counter);
                 return Err(reason);
             }
             if now >= promotion.expires_at {

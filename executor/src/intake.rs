@@ -102,6 +102,8 @@ pub enum Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ignored {
     NotOnThisHost,
+    /// The application is on this host; the plan is for others.
+    ForOthers(Counter),
     TakenAlready,
 }
 
@@ -138,8 +140,11 @@ pub fn judge<A>(message: &Delivered, facts: &Facts<'_, A>) -> Verdict {
     if facts.standing.is_some_and(|standing| standing.id == event.id && standing.counter == event.data.counter) {
         return Verdict::Ignore(Ignored::TakenAlready);
     }
-    if &event.data.env == facts.env && (!is_app && event.data.preview.is_none() || is_for_others(&event.data, facts)) {
+    if &event.data.env == facts.env && !is_app && event.data.preview.is_none() {
         return Verdict::Ignore(Ignored::NotOnThisHost);
+    }
+    if &event.data.env == facts.env && is_for_others(&event.data, facts) {
+        return Verdict::Ignore(Ignored::ForOthers(event.data.counter));
     }
     match permitted(&event, &subject, facts) {
         Err(reason) => Verdict::Refuse { reason, refused: Refused { app: subject.app, event: Box::new(event) } },

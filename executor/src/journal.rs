@@ -172,11 +172,45 @@ impl Journal {
         Ok(Some(if waiting == 0 { Handled::Told } else { Handled::UnderWay }))
     }
 
-    /// Records a promotion that will be carried out.
+    /// Whether a promotion of this application was taken and has not ended.
+    pub async fn is_under_way(&self, env: &EnvName, app: &AppName) -> Result<bool, JournalError> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM releases WHERE env = ? AND app = ? AND state <> 'done')")
+            .bind(env.as_str())
+            .bind(app.as_str())
+            .fetch_one(&self.pool)
+            .await
+            .map_err(failed("look up a promotion"))
+    }
+
+    /// Whether this very message may still be taken when the fleet turns out to run it: it never came, or a newer one passed it by. What
+    /// failed here by itself is not tried again.
+    pub async fn may_catch_up(&self, message: &MessageId) -> Result<bool, JournalError> {
+        let passed_by: Option<bool> = sqlx::query_scalar(
+            "SELECT terminal IS 'deploy.superseded' FROM releases WHERE message = ?1 \
+             UNION ALL SELECT code = 'stale_counter' FROM refusals WHERE message = ?1 LIMIT 1",
+        )
+        .bind(message.as_str())
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(failed("look up a message"))?;
+        Ok(passed_by.unwrap_or(true))
+    }
+
+    /// Records a promotion that will be carried out; one that was passed by for a newer one begins anew.
     pub async fn take(&self, taken: &Taken, now: Timestamp) -> Result<(), JournalError> {
         let what = "record a promotion";
         let promotion = &taken.order.promotion;
         let mut tx = self.begin().await?;
+        sqlx::query(
+            "DELETE FROM releases WHERE env = ? AND app = ? AND counter = ? AND message = ? AND terminal = 'deploy.superseded'",
+        )
+        .bind(promotion.env.as_str())
+        .bind(promotion.app.as_str())
+        .bind(rows::integer(promotion.counter)?)
+        .bind(taken.message.as_str())
+        .execute(&mut *tx)
+        .await
+        .map_err(failed(what))?;
         sqlx::query(
             "INSERT INTO releases (env, app, counter, event_id, message, body, signature, traceparent, state, received_at) \
              VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'waiting', ?)",

@@ -13,6 +13,7 @@ use landfall_schema::Timestamp;
 use landfall_schema::bundle::Bundle;
 use landfall_schema::ids::{AppName, Counter, EnvName};
 use landfall_schema::outcome::{OutcomeKind, Reason, ReasonCode};
+use landfall_schema::promotion::Promotion;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,9 @@ pub trait CarryOut: Send + Sync + 'static {
 
     /// Told that the host went back, and why, before that is written down.
     fn taken_back(&self, order: &Order, cause: &Reason) -> impl Future<Output = ()> + Send;
+
+    /// Told that a deploy ended and that this host serves what it served before: the fleet may run something newer.
+    fn look_for_missed(&self, _order: &Order) {}
 
     /// Ticks when the engine tells of the stack's containers. `None`: nobody looks whether they are what was committed.
     fn changes(&self) -> Option<watch::Receiver<u64>> {
@@ -94,6 +98,11 @@ impl CarryOut for Crew {
 
     async fn taken_back(&self, order: &Order, cause: &Reason) {
         self.gates.condemn(order, cause).await;
+    }
+
+    fn look_for_missed(&self, order: &Order) {
+        let Promotion { env, app, counter, .. } = &order.promotion;
+        self.fleet.catch_up(env, app, *counter);
     }
 
     fn changes(&self) -> Option<watch::Receiver<u64>> {
@@ -186,7 +195,10 @@ impl<H: CarryOut> Worker<H> {
         while let Some(next) = self.next().await {
             match next {
                 Next::Deploy(job) => {
-                    self.carry_out(job).await;
+                    let order = job.taken.order.clone();
+                    if self.carry_out(job).await.is_some_and(leaves_the_former) {
+                        self.hands.look_for_missed(&order);
+                    }
                     self.watch.begin_anew();
                     self.read_expiry().await;
                 }
@@ -232,7 +244,8 @@ impl<H: CarryOut> Worker<H> {
         }
     }
 
-    async fn carry_out(&mut self, job: Job) {
+    /// How it ended; `None` when the daemon ended before.
+    async fn carry_out(&mut self, job: Job) -> Option<OutcomeKind> {
         let promotion = &job.taken.order.promotion;
         let now = Timestamp::now();
         if !job.has_begun() && now >= promotion.expires_at {
@@ -243,26 +256,50 @@ impl<H: CarryOut> Worker<H> {
         {
             return self.end(&job, OutcomeKind::DeployRefused, reason).await;
         }
+        if !job.has_begun()
+            && let Some(reason) = self.comes_too_late(promotion).await?
+        {
+            return self.end(&job, OutcomeKind::DeploySuperseded, reason).await;
+        }
         if job.has_begun() {
             info!(app = %self.app, release = %promotion.release, counter = promotion.counter.0, "going on after a restart");
         }
-        Deploy::run(self, job).await;
+        Deploy::run(self, job).await
     }
 
-    /// Ends a promotion without its machine.
-    async fn end(&self, job: &Job, kind: OutcomeKind, reason: Reason) {
+    /// Who catches up takes promotions that are older than others which it took: read at this moment, what is committed is never left for
+    /// an older release without a signed rollback. `None` when the daemon ended before the journal could be read.
+    async fn comes_too_late(&self, promotion: &Promotion) -> Option<Option<Reason>> {
+        let Promotion { env, app, counter, .. } = promotion;
+        let runs = self.shared.persist(|journal| journal.committed(env, app, 1)).await?.pop();
+        Some(runs.filter(|runs| runs.counter >= *counter).map(|runs| {
+            let text = format!("promotion {} ({}) is committed on this host already", runs.counter, runs.release);
+            Reason::new(ReasonCode::Superseded, text)
+        }))
+    }
+
+    /// Ends a promotion without its machine. `None` when that could not be written down.
+    async fn end(&self, job: &Job, kind: OutcomeKind, reason: Reason) -> Option<OutcomeKind> {
         let now = Timestamp::now();
         let order = &job.taken.order;
         let traceparent = job.deploy_traceparent.as_deref().or(job.taken.traceparent.as_deref());
         info!(app = %self.app, release = %order.promotion.release, counter = order.promotion.counter.0, outcome = %kind, "{}", reason.message);
         let mut announcement = match self.shared.announcer.ended(order, kind, reason, now, traceparent) {
             Ok(announcement) => announcement,
-            Err(error) => return error!(app = %self.app, error = causes(&error), "an outcome cannot be written"),
+            Err(error) => {
+                error!(app = %self.app, error = causes(&error), "an outcome cannot be written");
+                return None;
+            }
         };
         announcement.settles = Some(job.taken.message.clone());
         let announcements = [announcement];
-        self.shared.persist(|journal| journal.end(order, kind, &announcements, now)).await;
+        self.shared.persist(|journal| journal.end(order, kind, &announcements, now)).await.map(|()| kind)
     }
+}
+
+/// Whether a host that ended so serves what it served before.
+fn leaves_the_former(kind: OutcomeKind) -> bool {
+    matches!(kind, OutcomeKind::DeployFailed | OutcomeKind::DeployRolledBack | OutcomeKind::DeployRefused)
 }
 
 impl Shared {

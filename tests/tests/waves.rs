@@ -183,6 +183,30 @@ async fn a_host_that_was_away_gets_what_the_fleet_runs() -> Result<()> {
     scenario.assert_serves("v2").await
 }
 
+/// The register has only the newest, and that one is for another host.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_for_one_host_hides_the_one_before_it_from_nobody() -> Result<()> {
+    let mut scenario = fleet().await?;
+    scenario.hosts[3].executor.kill();
+    let wide = scenario.push("v2", AppImage::version("v2")).await?;
+    let v2 = scenario.draft(&Stack::app(&wide))?.coordinate(&scenario.bus, &[&["h1"], &["h2", "h3"]]).await?;
+    scenario.publish(&v2).await?;
+    ensure!(word(&mut scenario, v2.counter()).await?.kind == OutcomeKind::RolloutSucceeded);
+    let narrow = scenario.push("v3", AppImage::version("v3")).await?;
+    let mut v3 = scenario.draft(&Stack::app(&narrow))?.coordinate(&scenario.bus, &[&["h1"]]).await?;
+    v3.event.data.plan.only_named = true;
+    scenario.publish(&v3).await?;
+    ensure!(word(&mut scenario, v3.counter()).await?.kind == OutcomeKind::RolloutSucceeded);
+
+    scenario.start_executor(3).await?;
+    let taken = scenario.terminal(3, v2.counter()).await?;
+    ensure!(taken.kind == OutcomeKind::DeploySucceeded, "{taken:#?}");
+    ensure!(scenario.outcomes.kinds("h4", v3.counter()).is_empty(), "h4 has taken what is for h1");
+    let running = scenario.engine.running_digests(&scenario.hosts[3].project)?;
+    ensure!(running.get("app").is_some_and(|digests| digests.contains(&wide.digest)), "h4 runs {running:?}");
+    Ok(())
+}
+
 /// Somebody stops what the canary has committed, while the others are waited for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_committed_host_is_watched_until_the_last_word() -> Result<()> {

@@ -118,6 +118,10 @@ impl Workers {
         Ok(())
     }
 
+    pub(super) fn work_on(&self, app: &AppName) -> bool {
+        self.inboxes.contains_key(app)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.running.is_empty()
     }

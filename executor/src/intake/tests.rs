@@ -208,7 +208,7 @@ fn labels_choose_the_hosts() {
         }
     };
     check(labelled("web"), "take #5");
-    check(labelled("db"), "ignore NotOnThisHost");
+    check(labelled("db"), "ignore ForOthers(Counter(5))");
     let away = |scene: &mut Scene| {
         labelled("db")(scene);
         scene.event.data.plan.away = vec!["host-a".parse().unwrap()];
@@ -227,12 +227,12 @@ fn a_plan_for_named_hosts_only_leaves_the_others_alone() {
         }
     };
     check(only("host-a"), "take #5");
-    check(only("host-b"), "ignore NotOnThisHost");
+    check(only("host-b"), "ignore ForOthers(Counter(5))");
     let expired = |scene: &mut Scene| {
         scene.event.data.expires_at = samples::now();
         only("host-b")(scene);
     };
-    check(expired, "ignore NotOnThisHost");
+    check(expired, "ignore ForOthers(Counter(5))");
 }
 
 /// Makes the scene's promotion one of the preview `pr-1` that ends this many minutes from now.

@@ -91,6 +91,43 @@ async fn a_refusal_is_remembered() {
     assert_eq!(journal.standing(&env(), &shop()).await.unwrap(), None, "what was not believed does not count");
 }
 
+#[tokio::test]
+async fn what_was_passed_by_may_be_taken_again_and_what_failed_may_not() {
+    let (_folder, journal) = journal().await;
+    let (passed_by, failed) = (samples::taken(5), samples::taken(6));
+    for taken in [&passed_by, &failed] {
+        assert!(journal.may_catch_up(&taken.message).await.unwrap(), "it never came");
+        journal.take(taken, samples::now()).await.unwrap();
+        assert!(!journal.may_catch_up(&taken.message).await.unwrap(), "it is under way");
+    }
+    assert!(journal.is_under_way(&env(), &shop()).await.unwrap());
+    let step = Step {
+        order: &passed_by.order,
+        at: samples::now(),
+        input: &Input::Begin,
+        announcements: &[],
+        terminal: Some(OutcomeKind::DeploySuperseded),
+    };
+    journal.record(step).await.unwrap();
+    journal.end(&failed.order, OutcomeKind::DeployFailed, &[], samples::now()).await.unwrap();
+    assert!(!journal.is_under_way(&env(), &shop()).await.unwrap());
+    assert!(journal.may_catch_up(&passed_by.message).await.unwrap());
+    assert!(!journal.may_catch_up(&failed.message).await.unwrap());
+
+    journal.take(&failed, samples::now()).await.unwrap_err();
+    journal.take(&passed_by, samples::now()).await.unwrap();
+    let unfinished = journal.unfinished(&passed_by.order.host).await.unwrap();
+    assert_eq!(unfinished.len(), 1);
+    assert!(unfinished[0].entries.is_empty(), "it begins anew");
+
+    let stale = samples::taken(4);
+    journal.refuse(&stale.message, ReasonCode::StaleCounter, &[], samples::now()).await.unwrap();
+    assert!(journal.may_catch_up(&stale.message).await.unwrap());
+    let unwanted = samples::taken(3);
+    journal.refuse(&unwanted.message, ReasonCode::PolicyViolation, &[], samples::now()).await.unwrap();
+    assert!(!journal.may_catch_up(&unwanted.message).await.unwrap());
+}
+
 /// What was committed after a deploy that is stuck serves, also while its own rollout has not ended.
 #[tokio::test]
 async fn what_serves_is_known_until_something_newer_is_stuck() {

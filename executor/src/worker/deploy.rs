@@ -52,14 +52,14 @@ enum Carried {
 }
 
 impl<'w, H: CarryOut> Deploy<'w, H> {
-    /// Until the deploy ends, or is parked.
-    pub(super) async fn run(worker: &'w mut Worker<H>, job: Job) {
+    /// Until the deploy ends, or is parked; with how it ended.
+    pub(super) async fn run(worker: &'w mut Worker<H>, job: Job) -> Option<OutcomeKind> {
         let span = deploy_span(&job.taken.order);
         span.in_scope(|| job.taken.traceparent.as_deref().map(link_current_span));
-        Self::run_in(worker, job, span.clone()).instrument(span).await;
+        Self::run_in(worker, job, span.clone()).instrument(span).await
     }
 
-    async fn run_in(worker: &'w mut Worker<H>, job: Job, span: Span) {
+    async fn run_in(worker: &'w mut Worker<H>, job: Job, span: Span) -> Option<OutcomeKind> {
         let order = job.taken.order.clone();
         let input = if job.has_begun() { Input::Resumed } else { Input::Begin };
         let machine = match Machine::replay(order.clone(), job.entries.iter().cloned()) {
@@ -85,9 +85,11 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
             error!(error = %illegal, "a defect: the machine was given what it cannot take");
             return deploy.worker.end(&job, OutcomeKind::DeployStuck, unreadable(&illegal)).await;
         }
-        if let Some(kind) = deploy.machine.terminal() {
+        let ended = deploy.machine.terminal();
+        if let Some(kind) = ended {
             set_attribute(&span, "cicd.pipeline.result", result_attribute(kind));
         }
+        ended
     }
 
     async fn go(&mut self, first: Input) -> Result<(), IllegalInput> {

@@ -27,6 +27,8 @@ struct Puppet {
     lost_bundles: Mutex<HashMap<u64, ReasonCode>>,
     /// Effects that are not finished before they are let go.
     holds: Mutex<HashMap<(u64, Effect), Arc<Notify>>>,
+    /// Promotions below which it was looked for what was missed.
+    looked_below: Mutex<Vec<u64>>,
     /// Ticks when something happened to the containers; then this has drifted.
     changes: Option<watch::Receiver<u64>>,
     drifts: Mutex<Vec<Drift>>,
@@ -106,6 +108,10 @@ impl CarryOut for Puppet {
 
     async fn taken_back(&self, order: &Order, cause: &Reason) {
         self.taken_back.lock().unwrap().push((order.promotion.counter.0, cause.code));
+    }
+
+    fn look_for_missed(&self, order: &Order) {
+        self.looked_below.lock().unwrap().push(order.promotion.counter.0);
     }
 
     fn changes(&self) -> Option<watch::Receiver<u64>> {
@@ -299,6 +305,46 @@ async fn before_anything_is_touched_a_newer_one_takes_over_at_once() {
     stage.hands.has_begun(1, Effect::Pull).await;
     stage.promote(samples::taken(2)).await;
     assert_eq!(stage.ended(2).await, "1:superseded 2:succeeded");
+}
+
+#[tokio::test]
+async fn what_was_missed_never_replaces_what_is_newer() {
+    let stage = Stage::set(Puppet::default()).await;
+    stage.promote(samples::taken(4)).await;
+    assert_eq!(stage.ended(1).await, "4:succeeded");
+    let gate = stage.hands.hold(7, Effect::Admit);
+    stage.promote(samples::taken(7)).await;
+    stage.hands.has_begun(7, Effect::Admit).await;
+    stage.promote(samples::taken(5)).await;
+    gate.notify_one();
+    assert_eq!(stage.ended(3).await, "4:succeeded 7:succeeded 5:superseded");
+    let outcomes = stage.outcomes().await;
+    let why = &outcomes.last().unwrap().reason.as_ref().unwrap().message;
+    assert_eq!(why, "promotion #7 (v7) is committed on this host already");
+    assert!(!stage.hands.done().contains("5:"), "{}", stage.hands.done());
+    assert_eq!(stage.good().await, [7, 4]);
+    assert!(stage.hands.looked_below.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_failed_one_passed_by_is_taken_after_all() {
+    let stage = Stage::set(Puppet::default()).await;
+    stage.hands.fail(6, Effect::Admit);
+    let _never_let_go = stage.hands.hold(5, Effect::Pull);
+    stage.promote(samples::taken(5)).await;
+    stage.hands.has_begun(5, Effect::Pull).await;
+    stage.promote(samples::taken(6)).await;
+    assert_eq!(stage.ended(2).await, "5:superseded 6:failed");
+    let until = Instant::now() + LIMIT;
+    while *stage.hands.looked_below.lock().unwrap() != [6] {
+        assert!(Instant::now() < until, "it did not look for what it has missed");
+        sleep(Duration::from_millis(5)).await;
+    }
+    stage.hands.holds.lock().unwrap().clear();
+    assert!(stage.shared.journal.may_catch_up(&samples::taken(5).message).await.unwrap());
+    stage.promote(samples::taken(5)).await;
+    assert_eq!(stage.ended(3).await, "5:superseded 6:failed 5:succeeded");
+    assert_eq!(stage.good().await, [5]);
 }
 
 #[tokio::test]

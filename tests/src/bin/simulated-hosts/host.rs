@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use landfall_bus::{ConnectOptions, Delivered};
 use landfall_executor::announce::Announcer;
 use landfall_executor::config::TrustConfig;
-use landfall_executor::fleet::{Fleet, Parts};
+use landfall_executor::fleet::{Fleet, Missed, Parts};
 use landfall_executor::gates::Gates;
 use landfall_executor::intake::{self, Facts, Handled, MessageId, PreviewFacts, Verdict};
 use landfall_executor::journal::Journal;
@@ -52,7 +52,7 @@ pub(crate) struct Host {
     inbox: mpsc::UnboundedSender<Job>,
     deliveries: mpsc::Receiver<Delivery>,
     sweeps: mpsc::Receiver<Vec<Delivered>>,
-    missed: mpsc::Receiver<Delivered>,
+    missed: mpsc::Receiver<Missed>,
     settled: mpsc::UnboundedReceiver<MessageId>,
     held: Held,
 }
@@ -132,7 +132,7 @@ impl Host {
                 Some(swept) = self.sweeps.recv() => for delivered in swept {
                     self.take(&delivered).await.with_context(|| self.name.to_string())?;
                 },
-                Some(missed) = self.missed.recv() => bail!("{} has missed {}", self.name, missed.sequence),
+                Some(missed) = self.missed.recv() => bail!("{} has missed {}", self.name, missed.counter),
                 Some(message) = self.settled.recv() => self.held.settle(&message),
                 _ = still_working.tick() => self.held.still_working(),
             }

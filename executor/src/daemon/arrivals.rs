@@ -1,0 +1,223 @@
+//! What comes from the bus: judged, written down, and handed to a worker.
+
+use std::collections::BTreeMap;
+
+use landfall_bus::Delivered;
+use landfall_schema::Timestamp;
+use landfall_schema::ids::{AppName, Counter, EventId};
+use landfall_schema::outcome::Reason;
+use thiserror::Error;
+use tracing::{debug, error, warn};
+use uuid::Uuid;
+
+use super::Daemon;
+use crate::announce::{AnnounceError, Announcement};
+use crate::causes;
+use crate::fleet::Missed;
+use crate::intake::{self, Facts, Handled, Ignored, MessageId, PreviewFacts, Refused, Standing, Verdict};
+use crate::journal::JournalError;
+use crate::link::Delivery;
+use crate::settle::{self, How};
+use crate::worker::Job;
+
+/// Trouble of our own while a message is judged.
+#[derive(Debug, Error)]
+enum IntakeTrouble {
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Announce(#[from] AnnounceError),
+}
+
+/// What happens to the delivered message.
+enum Disposal {
+    /// Until its outcome is on the bus.
+    Hold(MessageId, How),
+    Settle(How),
+}
+
+impl Daemon {
+    pub(super) async fn take_delivery(&mut self, Delivery { delivered, message }: Delivery) {
+        match self.take(&delivered).await {
+            Ok(Disposal::Hold(id, how)) => self.held.hold(id, message, how),
+            Ok(Disposal::Settle(how)) => self.held.settle_now(message, how),
+            Err(trouble) => {
+                error!(
+                    subject = delivered.subject,
+                    error = causes(&trouble),
+                    "a promotion was not taken; it comes again"
+                );
+                settle::later(message);
+            }
+        }
+    }
+
+    pub(super) async fn take_sweep(&mut self, swept: Vec<Delivered>) {
+        for delivered in swept {
+            if let Err(trouble) = self.take(&delivered).await {
+                error!(
+                    subject = delivered.subject,
+                    error = causes(&trouble),
+                    "a promotion was not taken; the next sweep tries again"
+                );
+            }
+        }
+    }
+
+    /// An older promotion that the fleet runs.
+    pub(super) async fn take_missed(&mut self, missed: Missed) {
+        if let Err(trouble) = self.take_missed_one(&missed).await {
+            let Missed { app, counter, .. } = &missed;
+            error!(%app, counter = counter.0, error = causes(&trouble), "a promotion that was missed was not taken");
+        }
+    }
+
+    async fn take_missed_one(&mut self, Missed { app, counter, message }: &Missed) -> Result<(), IntakeTrouble> {
+        let env = &self.config.env;
+        // One that came meanwhile ends first; what is missed then is looked up again.
+        if self.journal.is_under_way(env, app).await? {
+            self.fleet.catch_up(env, app, Counter(counter.0.saturating_add(1)));
+            return Ok(());
+        }
+        let id = MessageId::of(message);
+        if !self.journal.may_catch_up(&id).await? {
+            return Ok(());
+        }
+        // It goes forward as seen from what runs here, which is what the counter is for.
+        let runs = self.journal.committed(env, app, 1).await?.pop();
+        let standing = runs.map(|good| Standing { counter: good.counter, id: EventId(Uuid::nil()) });
+        match self.judge(message, standing).await? {
+            Verdict::Ignore(Ignored::ForOthers(_)) => self.fleet.catch_up(env, app, *counter),
+            verdict => drop(self.follow(message, id, verdict).await?),
+        }
+        Ok(())
+    }
+
+    /// The one way in, for the consumer's deliveries and the sweep's.
+    async fn take(&mut self, delivered: &Delivered) -> Result<Disposal, IntakeTrouble> {
+        let id = MessageId::of(delivered);
+        match self.journal.handled(&id).await? {
+            Some(Handled::Told) => return Ok(Disposal::Settle(How::Ack)),
+            Some(Handled::UnderWay) => return Ok(Disposal::Hold(id, How::Ack)),
+            None => {}
+        }
+        let standing = match intake::app_of(&delivered.subject, &self.config.env) {
+            Some(app) => self.journal.standing(&self.config.env, &app).await?,
+            None => None,
+        };
+        let verdict = self.judge(delivered, standing).await?;
+        if let Verdict::Ignore(Ignored::ForOthers(counter)) = verdict
+            && standing.is_none_or(|standing| standing.counter < counter)
+        {
+            self.pass_by(&delivered.subject, counter);
+        }
+        self.follow(delivered, id, verdict).await
+    }
+
+    /// The register holds nothing but this promotion for others; what this host has missed is below it.
+    fn pass_by(&mut self, subject: &str, counter: Counter) {
+        let Some(app) = intake::app_of(subject, &self.config.env).filter(|app| self.workers.work_on(app)) else {
+            return;
+        };
+        // Every sweep brings it again.
+        if self.passed_by.get(&app).is_some_and(|before| *before >= counter) {
+            return;
+        }
+        self.fleet.catch_up(&self.config.env, &app, counter);
+        self.passed_by.insert(app, counter);
+    }
+
+    async fn judge(&self, delivered: &Delivered, standing: Option<Standing>) -> Result<Verdict, JournalError> {
+        let here = self.journal.previews(&self.config.env, &self.config.host).await?;
+        let here: BTreeMap<AppName, AppName> =
+            here.into_iter().filter_map(|order| Some((order.promotion.app, order.promotion.preview?.of))).collect();
+        let facts = Facts {
+            host: &self.config.host,
+            env: &self.config.env,
+            labels: &self.config.labels,
+            trusted: &self.config.trust.promote,
+            apps: &self.config.apps,
+            previews: PreviewFacts { takes: &self.config.previews, here: &here },
+            now: Timestamp::now(),
+            standing,
+        };
+        Ok(intake::judge(delivered, &facts))
+    }
+
+    /// Does what the verdict says.
+    async fn follow(
+        &mut self,
+        delivered: &Delivered,
+        id: MessageId,
+        verdict: Verdict,
+    ) -> Result<Disposal, IntakeTrouble> {
+        let now = Timestamp::now();
+        match verdict {
+            Verdict::Ignore(why) => {
+                match why {
+                    Ignored::NotOnThisHost => debug!(subject = delivered.subject, "not an application of this host"),
+                    Ignored::ForOthers(_) => debug!(subject = delivered.subject, "for other hosts"),
+                    Ignored::TakenAlready => debug!(subject = delivered.subject, "taken before"),
+                }
+                Ok(Disposal::Settle(How::Ack))
+            }
+            Verdict::Take(taken) => {
+                self.journal.take(&taken, now).await?;
+                if !self.workers.hand_over(Job::new(*taken)) {
+                    warn!(
+                        subject = delivered.subject,
+                        "nobody works on this; the journal takes it up at the next start"
+                    );
+                }
+                Ok(Disposal::Hold(id, How::Ack))
+            }
+            Verdict::Refuse { reason, refused } => {
+                warn!(subject = delivered.subject, code = reason.code.as_str(), "refused: {}", reason.message);
+                let outcome = self.refusal(delivered, &refused, &reason, now)?;
+                self.refuse(&id, &reason, vec![outcome], now).await?;
+                Ok(Disposal::Hold(id, How::Ack))
+            }
+            Verdict::DeadLetter { reason, refused } => {
+                warn!(
+                    subject = delivered.subject,
+                    sequence = delivered.sequence,
+                    code = reason.code.as_str(),
+                    "not believed: {}",
+                    reason.message
+                );
+                let mut announcements = vec![self.announcer.dead_letter(delivered, reason.clone(), now)?];
+                if let Some(refused) = refused {
+                    announcements.push(self.refusal(delivered, &refused, &reason, now)?);
+                }
+                self.refuse(&id, &reason, announcements, now).await?;
+                Ok(Disposal::Hold(id, How::Term))
+            }
+        }
+    }
+
+    fn refusal(
+        &self,
+        delivered: &Delivered,
+        refused: &Refused,
+        reason: &Reason,
+        now: Timestamp,
+    ) -> Result<Announcement, AnnounceError> {
+        self.announcer.refused(refused, reason.clone(), now, delivered.traceparent.as_deref())
+    }
+
+    /// The last of the announcements settles the message.
+    async fn refuse(
+        &self,
+        id: &MessageId,
+        reason: &Reason,
+        mut announcements: Vec<Announcement>,
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        if let Some(last) = announcements.last_mut() {
+            last.settles = Some(id.clone());
+        }
+        self.journal.refuse(id, reason.code, &announcements, now).await?;
+        self.bell.ring();
+        Ok(())
+    }
+}
