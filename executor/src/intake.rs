@@ -85,6 +85,8 @@ pub struct Facts<'a, A> {
     pub now: Timestamp,
     /// Of the application that the subject names.
     pub standing: Option<Standing>,
+    /// Whether this host once took the promotion that the message claims to be.
+    pub is_known: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -119,6 +121,11 @@ pub fn app_of(subject: &str, env: &EnvName) -> Option<AppName> {
     parse_release(subject).filter(|parsed| &parsed.env == env).map(|parsed| parsed.app)
 }
 
+/// The event that the message claims to be, before anything of it is believed.
+pub fn claimed(message: &Delivered) -> Option<EventId> {
+    CloudEvent::<Promotion>::decode(&message.body, TYPE_PROMOTED).ok().map(|event| event.id)
+}
+
 /// Size, signature over the exact bytes, form and version, subject against content, environment, expiry, counter; in this order. That the
 /// application is one of this host is looked at first: otherwise every host would dead-letter what concerns one.
 pub fn judge<A>(message: &Delivered, facts: &Facts<'_, A>) -> Verdict {
@@ -133,11 +140,15 @@ pub fn judge<A>(message: &Delivered, facts: &Facts<'_, A>) -> Verdict {
     let event = match believe(message, facts.trusted) {
         Ok(event) => event,
         Err(reason) => {
-            let refused = readable(message, &subject, facts.env);
+            // A copy of what this host has taken ends nothing, whoever wrote it: its refusal would count as the word about the original.
+            let refused = readable(message, &subject, facts.env).filter(|_| !facts.is_known);
             return Verdict::DeadLetter { reason, refused };
         }
     };
     if facts.standing.is_some_and(|standing| standing.id == event.id && standing.counter == event.data.counter) {
+        return Verdict::Ignore(Ignored::TakenAlready);
+    }
+    if facts.is_known && facts.standing.is_some_and(|standing| event.data.counter < standing.counter) {
         return Verdict::Ignore(Ignored::TakenAlready);
     }
     if &event.data.env == facts.env && !is_app && event.data.preview.is_none() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use landfall_deploy::{Input, Order};
 use landfall_schema::Timestamp;
 use landfall_schema::bundle::Bundle;
-use landfall_schema::ids::{AppName, EnvName, HostName};
+use landfall_schema::ids::{AppName, EnvName, EventId, HostName};
 use landfall_schema::outcome::{OutcomeKind, ReasonCode};
 use landfall_schema::promotion::Intent;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
@@ -177,6 +177,15 @@ impl Journal {
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM releases WHERE env = ? AND app = ? AND state <> 'done')")
             .bind(env.as_str())
             .bind(app.as_str())
+            .fetch_one(&self.pool)
+            .await
+            .map_err(failed("look up a promotion"))
+    }
+
+    /// Whether the promotion with this event was ever taken.
+    pub async fn has_taken(&self, id: EventId) -> Result<bool, JournalError> {
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM releases WHERE event_id = ?)")
+            .bind(id.to_string())
             .fetch_one(&self.pool)
             .await
             .map_err(failed("look up a promotion"))

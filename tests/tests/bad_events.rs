@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use landfall_schema::ids::{Counter, EnvName};
+use landfall_schema::ids::{Counter, EnvName, EventId};
 use landfall_schema::outcome::{OutcomeKind, ReasonCode};
 use landfall_schema::signature::SigningKey;
 use landfall_schema::{Timestamp, subject};
@@ -61,6 +61,27 @@ async fn an_unsigned_event_is_refused() -> Result<()> {
     let (mut served, draft) = v1_and_draft().await?;
     let message = Message { signature: None, ..draft.signed(&served.scenario.promoter)? };
     assert_dead_letter_and_refusal(&mut served, &message, ReasonCode::Unsigned).await
+}
+
+/// Whoever may write to the subject but has no key ends nothing that was promoted.
+#[tokio::test]
+async fn an_unsigned_copy_of_what_is_under_way_is_not_refused_in_its_name() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let v2 = served.scenario.push("v2", AppImage::version("v2")).await?;
+    let draft = served.scenario.draft(&Stack::app(&v2).settings("bake_ms: 3000"))?;
+    let message = served.scenario.publish(&draft).await?;
+    served.scenario.reaches(0, draft.counter(), OutcomeKind::BakeStarted).await?;
+    // Under another message id: past the server's own deduplication.
+    let copy = Message { signature: None, id: EventId(uuid::Uuid::now_v7()), ..message };
+    copy.publish(&served.scenario.bus).await?;
+    let letter = served.scenario.outcomes.dead_letter(LETTER_LIMIT).await?.data;
+    assert_eq!(letter.reason.code, ReasonCode::Unsigned, "{letter:#?}");
+    let outcome = served.scenario.terminal(0, draft.counter()).await?;
+    assert_eq!(outcome.kind, OutcomeKind::DeploySucceeded, "{outcome:#?}");
+    served.assert_goes_on().await?;
+    let told = served.scenario.outcomes.kinds("host-a", draft.counter());
+    assert!(!told.contains(&OutcomeKind::DeployRefused), "{told:?}");
+    Ok(())
 }
 
 #[tokio::test]

@@ -128,6 +128,10 @@ impl Daemon {
     }
 
     async fn judge(&self, delivered: &Delivered, standing: Option<Standing>) -> Result<Verdict, JournalError> {
+        let is_known = match intake::claimed(delivered) {
+            Some(event) => self.journal.has_taken(event).await?,
+            None => false,
+        };
         let here = self.journal.previews(&self.config.env, &self.config.host).await?;
         let here: BTreeMap<AppName, AppName> =
             here.into_iter().filter_map(|order| Some((order.promotion.app, order.promotion.preview?.of))).collect();
@@ -140,6 +144,7 @@ impl Daemon {
             previews: PreviewFacts { takes: &self.config.previews, here: &here },
             now: Timestamp::now(),
             standing,
+            is_known,
         };
         Ok(intake::judge(delivered, &facts))
     }

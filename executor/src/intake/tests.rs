@@ -11,6 +11,7 @@ struct Scene {
     event: CloudEvent<Promotion>,
     message: Delivered,
     standing: Option<Standing>,
+    is_known: bool,
     /// Previews on the host, and what each is of.
     previews: Vec<(&'static str, &'static str)>,
 }
@@ -40,7 +41,7 @@ fn check(change: impl FnOnce(&mut Scene), expect: &str) {
     let event = samples::event(samples::promotion(5));
     let standing = Some(Standing { counter: Counter(4), id: samples::event(samples::promotion(4)).id });
     let message = samples::message(Vec::new(), None);
-    let mut scene = Scene { key, event, message, standing, previews: Vec::new() };
+    let mut scene = Scene { key, event, message, standing, is_known: false, previews: Vec::new() };
     scene.sign();
     change(&mut scene);
     let apps = BTreeMap::from([("shop".parse().unwrap(), ())]);
@@ -62,6 +63,7 @@ fn check(change: impl FnOnce(&mut Scene), expect: &str) {
         previews: PreviewFacts { takes: &takes, here: &here },
         now: samples::now(),
         standing: scene.standing,
+        is_known: scene.is_known,
     };
     let told = |refused: &Refused| format!(" told={}", refused.event.data.counter);
     let found = match judge(&scene.message, &facts) {
@@ -142,6 +144,33 @@ fn what_cannot_be_believed_is_dead_lettered() {
         },
         "dead-letter unsigned",
     );
+}
+
+/// Whoever can write to the subject but has no key makes no host speak against a promotion that it has taken.
+#[test]
+fn a_copy_of_what_was_taken_is_not_refused() {
+    let copied = |counter: u64| {
+        move |scene: &mut Scene| {
+            scene.is_known = true;
+            scene.standing = Some(Standing { counter: Counter(counter), id: scene.event.id });
+        }
+    };
+    let unsigned = |counter: u64| {
+        move |scene: &mut Scene| {
+            copied(counter)(scene);
+            scene.message.signature = None;
+        }
+    };
+    check(unsigned(5), "dead-letter unsigned");
+    check(unsigned(6), "dead-letter unsigned");
+    let by_a_stranger = |scene: &mut Scene| {
+        copied(5)(scene);
+        scene.key = SigningKey::generate();
+        scene.sign();
+    };
+    check(by_a_stranger, "dead-letter untrusted_key");
+    // The original under another signature, after a newer one was taken.
+    check(copied(6), "ignore TakenAlready");
 }
 
 #[test]

@@ -99,6 +99,7 @@ async fn what_was_passed_by_may_be_taken_again_and_what_failed_may_not() {
         assert!(journal.may_catch_up(&taken.message).await.unwrap(), "it never came");
         journal.take(taken, samples::now()).await.unwrap();
         assert!(!journal.may_catch_up(&taken.message).await.unwrap(), "it is under way");
+        assert!(journal.has_taken(taken.order.id).await.unwrap());
     }
     assert!(journal.is_under_way(&env(), &shop()).await.unwrap());
     let step = Step {

@@ -158,6 +158,7 @@ impl Host {
             previews: PreviewFacts { takes: &BTreeMap::new(), here: &BTreeMap::new() },
             now,
             standing: self.journal.standing(&self.env, &app).await?,
+            is_known: false,
         };
         match intake::judge(delivered, &facts) {
             Verdict::Ignore(_) => Ok(None),
