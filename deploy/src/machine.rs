@@ -315,6 +315,10 @@ impl Machine {
             Effect::Observe | Effect::Admit if report::is_refusal(reason.code) => {
                 self.end(OutcomeKind::DeployRefused, Some(reason), now)
             }
+            // The rollout's hosts may hear of the newer promotion before this one does.
+            Effect::Admit if reason.code == ReasonCode::Superseded => {
+                self.end(OutcomeKind::DeploySuperseded, Some(reason), now);
+            }
             Effect::Observe | Effect::Pull | Effect::Admit | Effect::Backup | Effect::Migrate => {
                 self.end(OutcomeKind::DeployFailed, Some(reason), now);
             }
