@@ -252,10 +252,9 @@ impl Daemon {
                 Some(message) = self.settled.recv() => self.held.settle(&message),
                 _ = self.still_working.tick() => self.held.still_working(),
                 () = tick(&mut self.watchdog) => tell_systemd(&[NotifyState::Watchdog]),
-                Some(ended) = self.workers.join_next() => {
-                    worker_ended(ended);
+                Some(ended) = self.workers.join_next() => if self.workers.is_lost(ended) {
                     break ("a worker ended", Err(DaemonError::Defect));
-                }
+                },
                 Some(ended) = self.outbox.join_next() => {
                     worker_ended(ended);
                     break ("the outbox ended", Err(DaemonError::Defect));
@@ -338,7 +337,7 @@ fn tell_systemd(states: &[NotifyState<'_>]) {
 }
 
 /// A task that panicked has a defect; the journal still knows what it did.
-fn worker_ended(ended: Result<(), tokio::task::JoinError>) {
+fn worker_ended<T>(ended: Result<T, tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {

@@ -166,6 +166,16 @@ pub struct Worker<H> {
     waiting: Vec<Job>,
     watch: Watch,
     expiry: Expiry,
+    is_of_preview: bool,
+}
+
+/// Why a worker has ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The daemon drains.
+    Drained,
+    /// Its preview is gone. `late` came while it ended, and nothing of it was begun.
+    PreviewGone { late: Vec<Job> },
 }
 
 /// What a worker does next.
@@ -180,7 +190,14 @@ enum Next {
 impl<H: CarryOut> Worker<H> {
     pub fn new(app: AppName, hands: Arc<H>, inbox: mpsc::UnboundedReceiver<Job>, shared: Shared) -> Self {
         let watch = Watch::new(hands.changes());
-        Self { app, hands, inbox, shared, waiting: Vec::new(), watch, expiry: Expiry::default() }
+        Self { app, hands, inbox, shared, waiting: Vec::new(), watch, expiry: Expiry::default(), is_of_preview: false }
+    }
+
+    /// Ends with the preview.
+    #[must_use]
+    pub fn of_preview(mut self) -> Self {
+        self.is_of_preview = true;
+        self
     }
 
     #[must_use]
@@ -189,8 +206,8 @@ impl<H: CarryOut> Worker<H> {
         self
     }
 
-    /// Until the daemon drains.
-    pub async fn run(mut self) {
+    /// Until the daemon drains, or the preview is gone.
+    pub async fn run(mut self) -> Ended {
         self.read_expiry().await;
         while let Some(next) = self.next().await {
             match next {
@@ -212,7 +229,13 @@ impl<H: CarryOut> Worker<H> {
             if let Err(error) = self.shared.journal.prune(self.shared.keep_releases + 1, Timestamp::now()).await {
                 error!(app = %self.app, error = causes(&error), "the journal was not cleaned up");
             }
+            if self.is_of_preview && self.waiting.is_empty() && self.expiry.is_empty() {
+                // What comes from now on is sent back to the daemon; what came just before is handed back.
+                self.inbox.close();
+                return Ended::PreviewGone { late: std::iter::from_fn(|| self.inbox.try_recv().ok()).collect() };
+            }
         }
+        Ended::Drained
     }
 
     /// What was begun before a restart comes first; else the newest, and those before it are superseded.

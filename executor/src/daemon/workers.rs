@@ -7,9 +7,10 @@ use landfall_deploy::Order;
 use landfall_schema::ids::AppName;
 use landfall_schema::outcome::Reason;
 use landfall_schema::promotion::Promotion;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::SendError;
+use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::{JoinError, JoinSet};
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use super::DaemonError;
 use crate::config::{Config, DriftPolicy};
@@ -19,7 +20,7 @@ use crate::hands::{Hands, HandsConfig, StackConfig};
 use crate::journal::Unfinished;
 use crate::leases::BusLeases;
 use crate::link::BusHandle;
-use crate::worker::{Crew, Job, Shared, Worker};
+use crate::worker::{Crew, Ended, Job, Shared, Worker};
 
 pub(super) struct Workers {
     config: Arc<Config>,
@@ -27,8 +28,15 @@ pub(super) struct Workers {
     bus: BusHandle,
     fleet: Fleet,
     gates: Gates,
-    inboxes: HashMap<AppName, mpsc::UnboundedSender<Job>>,
-    running: JoinSet<()>,
+    inboxes: HashMap<AppName, UnboundedSender<Job>>,
+    running: JoinSet<(AppName, Ended)>,
+}
+
+/// What a worker looks after.
+enum Work {
+    Application(DriftPolicy),
+    /// What was changed by hand is told and left: it is not for long.
+    Preview,
 }
 
 impl Workers {
@@ -53,7 +61,7 @@ impl Workers {
                 template: None,
             };
             let failed = |reason| DaemonError::Hands { app: app.clone(), reason: Box::new(reason) };
-            workers.employ(stack, settings.drift).map_err(failed)?;
+            workers.employ(stack, Work::Application(settings.drift)).map_err(failed)?;
         }
         for order in previews {
             workers.employ_for_preview(&order.promotion);
@@ -75,17 +83,42 @@ impl Workers {
 
     /// `false` when nobody works on the application.
     pub(super) fn hand_over(&mut self, job: Job) -> bool {
-        let promotion = &job.taken.order.promotion;
-        let app = promotion.app.clone();
-        if !self.inboxes.contains_key(&app) {
-            self.employ_for_preview(promotion);
+        let order = job.taken.order.clone();
+        let app = &order.promotion.app;
+        // One whose preview is gone hears nothing more, and touches nothing more either.
+        if self.inboxes.get(app).is_none_or(UnboundedSender::is_closed) {
+            self.employ_for_preview(&order.promotion);
         }
-        let Some(inbox) = self.inboxes.get(&app) else { return false };
-        self.fleet.decide(&job.taken.order);
-        if inbox.send(job).is_err() {
-            warn!(%app, "this application is not worked on any more; the journal takes the promotion up at the next start");
+        let Some(inbox) = self.inboxes.get(app) else { return false };
+        self.fleet.decide(&order);
+        if let Err(SendError(job)) = inbox.send(job) {
+            self.employ_for_preview(&order.promotion);
+            if self.inboxes.get(app).is_none_or(|inbox| inbox.send(job).is_err()) {
+                warn!(%app, "this application is not worked on any more; the journal takes the promotion up at the next start");
+            }
         }
         true
+    }
+
+    /// Whether a worker has ended that was to go on. One whose preview is gone has done its work.
+    pub(super) fn is_lost(&mut self, ended: Result<(AppName, Ended), JoinError>) -> bool {
+        match ended {
+            Ok((app, Ended::PreviewGone { late })) => {
+                debug!(%app, "the preview is gone, and so is its worker");
+                if self.inboxes.get(&app).is_some_and(UnboundedSender::is_closed) {
+                    self.inboxes.remove(&app);
+                }
+                for job in late {
+                    self.hand_over(job);
+                }
+                false
+            }
+            Ok((_, Ended::Drained)) => true,
+            Err(error) => {
+                super::worker_ended::<()>(Err(error));
+                true
+            }
+        }
     }
 
     /// Also where the configuration takes no previews of it any more: what is here must be removed in the end.
@@ -97,12 +130,12 @@ impl Workers {
             project: None,
             template: self.config.previews.get(&preview.of).map(|config| config.directory.clone()),
         };
-        if let Err(reason) = self.employ(stack, DriftPolicy::Report) {
+        if let Err(reason) = self.employ(stack, Work::Preview) {
             error!(app = %promotion.app, "the preview cannot be worked on: {}", reason.message);
         }
     }
 
-    fn employ(&mut self, stack: StackConfig, drift: DriftPolicy) -> Result<(), Reason> {
+    fn employ(&mut self, stack: StackConfig, work: Work) -> Result<(), Reason> {
         let app = stack.app.clone();
         let leases = BusLeases {
             bus: self.bus.clone(),
@@ -113,7 +146,13 @@ impl Workers {
         let hands = hands.with_leases(Arc::new(leases));
         let (send, inbox) = mpsc::unbounded_channel();
         let crew = Arc::new(Crew { hands, fleet: self.fleet.clone(), gates: self.gates.clone() });
-        self.running.spawn(Worker::new(app.clone(), crew, inbox, self.shared.clone()).on_drift(drift).run());
+        let worker = Worker::new(app.clone(), crew, inbox, self.shared.clone());
+        let worker = match work {
+            Work::Application(drift) => worker.on_drift(drift),
+            Work::Preview => worker.of_preview(),
+        };
+        let employed = app.clone();
+        self.running.spawn(async move { (employed, worker.run().await) });
         self.inboxes.insert(app, send);
         Ok(())
     }
@@ -127,7 +166,7 @@ impl Workers {
     }
 
     /// `None` when there is no worker.
-    pub(super) async fn join_next(&mut self) -> Option<Result<(), JoinError>> {
+    pub(super) async fn join_next(&mut self) -> Option<Result<(AppName, Ended), JoinError>> {
         self.running.join_next().await
     }
 }

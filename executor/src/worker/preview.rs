@@ -38,6 +38,11 @@ impl Default for Expiry {
 }
 
 impl Expiry {
+    /// Whether nothing of a preview is here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.order.is_none()
+    }
+
     /// Until the time is over, and not before the next attempt is due. Cancel-safe.
     pub(super) async fn reached(&mut self) -> Order {
         let Some(order) = &self.order else { return std::future::pending().await };

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use landfall_deploy::input::{Deadlines, Observed};
 use landfall_schema::event::CloudEvent;
 use landfall_schema::outcome::Outcome;
+use landfall_schema::promotion::{Intent, Preview};
 use landfall_schema::rollout::RolloutWord;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
@@ -94,6 +95,7 @@ impl CarryOut for Puppet {
             Effect::Commit => Evidence::Committed { images_removed: 0 },
             Effect::Restore => Evidence::Restored,
             Effect::Admit => Evidence::Admitted,
+            Effect::Remove => Evidence::Removed { what: Vec::new() },
             Effect::AwaitRollout => Evidence::RolloutEnded { word: RolloutWord::Succeeded },
             other => panic!("{other:?} has nothing to do here"),
         })
@@ -128,17 +130,22 @@ struct Stage {
     hands: Arc<Puppet>,
     shared: Shared,
     inbox: mpsc::UnboundedSender<Job>,
-    running: tokio::task::JoinHandle<()>,
+    running: tokio::task::JoinHandle<Ended>,
 }
 
 impl Stage {
     async fn set(hands: Puppet) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(folder.path()).await.unwrap();
-        Self::set_with(folder, journal, Arc::new(hands))
+        Self::set_with(folder, journal, Arc::new(hands), |worker| worker)
     }
 
-    fn set_with(folder: TempDir, journal: Journal, hands: Arc<Puppet>) -> Self {
+    fn set_with(
+        folder: TempDir,
+        journal: Journal,
+        hands: Arc<Puppet>,
+        change: impl FnOnce(Worker<Puppet>) -> Worker<Puppet>,
+    ) -> Self {
         let shared = Shared {
             env: "staging".parse().unwrap(),
             journal,
@@ -151,7 +158,7 @@ impl Stage {
         };
         let (inbox, jobs) = mpsc::unbounded_channel();
         let worker = Worker::new("shop".parse().unwrap(), Arc::clone(&hands), jobs, shared.clone());
-        Self { _folder: folder, hands, shared, inbox, running: tokio::spawn(worker.run()) }
+        Self { _folder: folder, hands, shared, inbox, running: tokio::spawn(change(worker).run()) }
     }
 
     async fn promote(&self, taken: Taken) {
@@ -374,6 +381,33 @@ async fn drift_is_told_while_the_others_are_waited_for() {
 }
 
 #[tokio::test]
+async fn a_worker_ends_with_its_preview() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).await.unwrap();
+    let stage = Stage::set_with(folder, journal, Arc::new(Puppet::default()), Worker::of_preview);
+    let preview = |counter: u64, intent: Intent| {
+        let mut taken = samples::taken(counter);
+        let promotion = &mut taken.order.promotion;
+        promotion.preview = Some(Preview {
+            of: "shop".parse().unwrap(),
+            name: "pr-1".parse().unwrap(),
+            expires_at: "2999-01-01T00:00:00Z".parse().unwrap(),
+        });
+        promotion.intent = intent;
+        taken
+    };
+    stage.promote(preview(1, Intent::Promote)).await;
+    assert_eq!(stage.ended(1).await, "1:succeeded");
+    stage.promote(preview(2, Intent::Promote)).await;
+    assert_eq!(stage.ended(2).await, "1:succeeded 2:succeeded");
+    assert!(!stage.running.is_finished(), "it ended while its preview was there");
+    stage.promote(preview(3, Intent::Remove)).await;
+    let ended = timeout(LIMIT, stage.running).await.unwrap().unwrap();
+    assert!(matches!(ended, Ended::PreviewGone { late } if late.is_empty()));
+    stage.inbox.send(Job::new(preview(4, Intent::Promote))).unwrap_err();
+}
+
+#[tokio::test]
 async fn an_expired_one_is_not_begun() {
     let stage = Stage::set(Puppet::default()).await;
     let mut taken = samples::taken(1);
@@ -413,7 +447,7 @@ async fn a_parked_step_is_repeated_by_the_next_start() {
 async fn go_on(folder: TempDir, journal: Journal, hands: Arc<Puppet>, expect: &str) {
     let mut unfinished = journal.unfinished(&"host-a".parse().unwrap()).await.unwrap();
     let rest = unfinished.pop().unwrap();
-    let stage = Stage::set_with(folder, journal, hands);
+    let stage = Stage::set_with(folder, journal, hands, |worker| worker);
     let job = Job { taken: rest.taken, entries: rest.entries, deploy_traceparent: rest.deploy_traceparent };
     stage.inbox.send(job).unwrap();
     assert_eq!(stage.ended(1).await, "1:succeeded");
