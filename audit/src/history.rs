@@ -14,6 +14,7 @@ pub use text::for_people;
 
 /// Said by the one who waits, not by the host; what the host says itself counts for more.
 const NOT_REACHED: &str = "not_reached";
+const SUPERSEDED: &str = "superseded";
 
 /// One promotion with everything that its hosts said. This is the JSON of `landfall-audit history`; fields are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -168,12 +169,12 @@ impl Step {
 }
 
 /// The event that says how it ended on one host. Somebody may publish under a host's name: a trusted word goes before any other, and
-/// the host's own before a waiter's; among equals the first.
+/// the host's own before a waiter's; what was superseded may have been taken after all; among equals the first.
 fn ending(outcomes: &[OutcomeRow]) -> Option<&OutcomeRow> {
-    outcomes
-        .iter()
-        .filter(|outcome| outcome.is_terminal != 0)
-        .min_by_key(|outcome| (outcome.verdict != Verdict::Trusted.as_str(), outcome_of(outcome) == NOT_REACHED))
+    outcomes.iter().filter(|outcome| outcome.is_terminal != 0).min_by_key(|outcome| {
+        let how = outcome_of(outcome);
+        (outcome.verdict != Verdict::Trusted.as_str(), how == NOT_REACHED, how == SUPERSEDED)
+    })
 }
 
 fn outcome_of(terminal: &OutcomeRow) -> &str {

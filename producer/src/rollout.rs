@@ -290,7 +290,10 @@ impl HostView {
     }
 
     fn fold(&mut self, outcome: &Outcome) -> Folded {
-        if self.end().is_some() {
+        if let Some(end) = self.end().map(|end| end.kind)
+            // What a newer promotion passed by is taken after all when that one falls.
+            && !(end == OutcomeKind::DeploySuperseded && outcome.kind.is_terminal() && outcome.kind != end)
+        {
             return Folded::Known;
         }
         if outcome.kind.is_failure() && self.failure.is_none() {

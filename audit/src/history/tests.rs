@@ -52,6 +52,9 @@ fn the_outcome_is_what_all_hosts_say() {
         (r#"["a"]"#, "a deploy.rolled_back trusted, a deploy.succeeded untrusted", "rolled_back"),
         // The waiter gave up, the host came back later.
         (r#"["a"]"#, "a deploy.not_reached trusted, a deploy.succeeded trusted", "succeeded"),
+        // A newer one passed it by and fell, so the host took it after all.
+        (r#"["a"]"#, "a deploy.superseded trusted, a deploy.succeeded trusted", "succeeded"),
+        (r#"["a"]"#, "a deploy.superseded trusted", "superseded"),
         // A host that was not in the plan counts as well.
         (r#"["a"]"#, "a deploy.succeeded trusted, z deploy.stuck trusted", "mixed"),
     ] {

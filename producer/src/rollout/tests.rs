@@ -89,6 +89,15 @@ fn a_host_ends_once_and_other_promotions_are_not_ours() {
 }
 
 #[test]
+fn what_was_superseded_may_be_taken_after_all() {
+    let mut view = view(&["a"]);
+    fold_all(&mut view, &["a deploy.superseded", "a release.accepted", "a stack.updating"]);
+    assert_eq!(view.hosts[&"a".parse().unwrap()].word(), "superseded");
+    fold_all(&mut view, &["a deploy.succeeded", "a deploy.failed"]);
+    assert_eq!(view.hosts[&"a".parse().unwrap()].word(), "succeeded");
+}
+
+#[test]
 fn a_host_outside_the_plan_is_shown_and_does_not_count() {
     let mut view = view(&["a"]);
     fold_all(&mut view, &["late deploy.failed", "a deploy.succeeded"]);
