@@ -33,6 +33,11 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Whether nothing is done on this host meanwhile: it waits for others.
+    pub fn is_waiting(self) -> bool {
+        matches!(self, Self::Admit | Self::AwaitRollout)
+    }
+
     /// The step's noun in outcomes.
     pub fn noun(self) -> &'static str {
         match self {

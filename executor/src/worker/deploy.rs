@@ -186,7 +186,9 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
         if watches {
             self.worker.watch.after_commit();
         }
-        let draining = self.shared().clone();
+        let Shared { draining, parking, .. } = self.shared().clone();
+        // Nothing is half done while it is only waited for the others: that can be dropped at once.
+        let stop = if effect.is_waiting() { draining } else { parking };
         loop {
             tokio::select! {
                 (result, bundle) = &mut work => {
@@ -213,14 +215,14 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
                 () = self.worker.watch.due(), if watches => {
                     tokio::select! {
                         _told = self.worker.tell_drift() => {}
-                        () = draining.parking.cancelled() => return Ok(Carried::Parked),
+                        () = stop.cancelled() => return Ok(Carried::Parked),
                     }
                 }
                 () = sleep_until(deadline + DEADLINE_SLACK) => {
                     let text = format!("the {} step took longer than {} s", effect.noun(), limit.as_secs());
                     return Ok(Carried::Answered(Err(Reason::new(ReasonCode::DeadlineExceeded, text))));
                 }
-                () = draining.parking.cancelled() => {
+                () = stop.cancelled() => {
                     info!(step = effect.noun(), "parked; the next start goes on with this step");
                     return Ok(Carried::Parked);
                 }

@@ -444,6 +444,19 @@ async fn a_parked_step_is_repeated_by_the_next_start() {
     go_on(folder, journal, hands, "Observe Pull Admit Update Update Prove Commit").await;
 }
 
+#[tokio::test]
+async fn a_wait_for_others_is_dropped_at_once() {
+    let stage = Stage::set(Puppet::default()).await;
+    stage.hands.hold(1, Effect::Admit);
+    stage.promote(samples::taken(1)).await;
+    stage.hands.has_begun(1, Effect::Admit).await;
+    stage.shared.draining.cancel();
+    let (folder, journal, hands) = stage.stop().await;
+    hands.holds.lock().unwrap().clear();
+
+    go_on(folder, journal, hands, "Observe Pull Admit Admit Update Prove Commit").await;
+}
+
 async fn go_on(folder: TempDir, journal: Journal, hands: Arc<Puppet>, expect: &str) {
     let mut unfinished = journal.unfinished(&"host-a".parse().unwrap()).await.unwrap();
     let rest = unfinished.pop().unwrap();
