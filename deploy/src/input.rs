@@ -86,6 +86,7 @@ pub struct Observed {
     pub has_backup: bool,
     pub has_migrations: bool,
     pub smoke_tests: u32,
+    /// What the stack's settings say; [`crate::Order::bake_ms`] makes of it how long this host watches.
     pub bake_ms: u64,
     /// What people should know before the release begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -131,10 +131,7 @@ impl Machine {
     }
 
     fn bake_ms(&self) -> u64 {
-        let of_stack = self.observed.as_ref().map_or(0, |observed| observed.bake_ms);
-        let plan = &self.order.promotion.plan;
-        let of_wave = plan.place_of(&self.order.host).and_then(|(wave, _)| plan.waves[wave].bake_ms);
-        of_stack.max(plan.bake_ms).max(of_wave.unwrap_or(0))
+        self.order.bake_ms(self.observed.as_ref().map_or(0, |observed| observed.bake_ms))
     }
 
     /// # Errors

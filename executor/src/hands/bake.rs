@@ -10,7 +10,6 @@ use landfall_schema::outcome::{Reason, ReasonCode};
 use tokio::time::Instant;
 
 use super::engine::Container;
-use super::observe::bake_ms;
 use super::prove::{self, Events, Failure};
 use super::{Context, Hands};
 
@@ -22,7 +21,8 @@ impl Hands {
         let stack = self.stack(order, context).await?;
         let docker = self.engine.docker()?;
         let mut events = Events::follow(docker.clone(), self.engine.project());
-        let until = Instant::now() + Duration::from_millis(bake_ms(&stack, order));
+        let bake_ms = order.bake_ms(stack.settings.bake_ms.unwrap_or(0));
+        let until = Instant::now() + Duration::from_millis(bake_ms);
         let containers = self.engine.containers().await?;
         let serving: Vec<&Container> = containers
             .iter()

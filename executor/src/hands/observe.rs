@@ -59,7 +59,7 @@ impl Hands {
             has_backup: migrates && has_backup(&stack),
             has_migrations: migrates && migrating(&stack).next().is_some(),
             smoke_tests: u32::try_from(stack.settings.smoke.len()).unwrap_or(u32::MAX),
-            bake_ms: bake_ms(&stack, order),
+            bake_ms: stack.settings.bake_ms.unwrap_or(0),
             warning: self.way_back(order, context),
             deadlines: deadlines(&stack),
         })
@@ -75,17 +75,6 @@ fn migrating(stack: &Stack) -> impl Iterator<Item = &ServiceName> {
     let migrates =
         |service: &&Service| service.kind == Kind::OneShot(Role::Migrate) || service.settings.migrations.is_some();
     stack.services.values().filter(migrates).map(|service| &service.name)
-}
-
-/// The promotion's own bake time wins over the stack's; this host's wave may have a longer one.
-pub(crate) fn bake_ms(stack: &Stack, order: &Order) -> u64 {
-    let plan = &order.promotion.plan;
-    let of_wave = plan.place_of(&order.host).and_then(|(wave, _)| plan.waves[wave].bake_ms);
-    match (of_wave, plan.bake_ms) {
-        (Some(of_wave), of_plan) => of_wave.max(of_plan),
-        (None, 0) => stack.settings.bake_ms.unwrap_or(0),
-        (None, of_plan) => of_plan,
-    }
 }
 
 fn deadlines(stack: &Stack) -> Deadlines {
