@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 
 use landfall_bus::Bus;
-use landfall_schema::event::{CloudEvent, TYPE_ROLLOUT_STATE};
 use landfall_schema::ids::{Digest, EventId};
 use landfall_schema::layout::ROLLOUT;
 use landfall_schema::promotion::{Promotion, RolloutPlan};
 use landfall_schema::rollout::RolloutState;
 use landfall_schema::roster::Roster;
-use landfall_schema::signature::{DsseEnvelope, PublicKey};
 use landfall_schema::subject;
 
 use crate::error::CliError;
@@ -29,11 +27,12 @@ pub async fn read(
 ) -> Result<Option<RolloutState>, CliError> {
     let key = subject::rollout_key(&promotion.env, &promotion.app, promotion.counter);
     let Some(entry) = bus.entry(ROLLOUT, &key).await? else { return Ok(None) };
-    let state = believe(&entry.body, keys, &promotion.plan).map_err(|why| {
-        CliError::new(format!("the state {key} of the rollout is not believed: {why}"))
+    let state = RolloutState::believe(&entry.body, id, promotion, |host| keys.of(host)).map_err(|error| {
+        CliError::new(format!("the state {key} of the rollout is not believed"))
+            .because(&error)
             .hint("somebody wrote it who is no host of the plan; look at the permissions of the bucket")
     })?;
-    Ok(Some(state).filter(|state| state.promotion == id))
+    Ok(Some(state))
 }
 
 /// The states of those of these promotions whose hosts act together. One that cannot be believed is told of and left out.
@@ -52,21 +51,6 @@ pub async fn read_all(bus: &Bus, promotions: &[Read<Promotion>], output: &Output
         }
     }
     states
-}
-
-/// # Errors
-/// One line that says why not.
-pub fn believe(body: &[u8], keys: &HostKeys, plan: &RolloutPlan) -> Result<RolloutState, String> {
-    let envelope: DsseEnvelope = serde_json::from_slice(body).map_err(|error| format!("it is no envelope: {error}"))?;
-    let trusted: Vec<PublicKey> = plan.hosts().filter_map(|host| keys.of(host).cloned()).collect();
-    let (bytes, signer) = envelope.open(&trusted).map_err(|error| error.to_string())?;
-    let event: CloudEvent<RolloutState> =
-        CloudEvent::decode(&bytes, TYPE_ROLLOUT_STATE).map_err(|error| error.to_string())?;
-    let state = event.data;
-    if keys.of(&state.decided_by) != Some(&signer) {
-        return Err(format!("{signer} signed it, which is not the key of {}", state.decided_by));
-    }
-    Ok(state)
 }
 
 /// The keys of plans that were read from the bus, each roster fetched once.
