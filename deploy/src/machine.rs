@@ -392,7 +392,7 @@ impl Machine {
         let timings_ms = self.timings_ms.clone();
         let running = self.running.clone();
         let former = match kind {
-            OutcomeKind::DeployRolledBack => {
+            OutcomeKind::DeployRolledBack | OutcomeKind::DeployFailed | OutcomeKind::DeployRefused => {
                 self.observed.as_ref().and_then(|o| o.former.as_ref()).and_then(|former| former.release.clone())
             }
             _ => None,

@@ -1,7 +1,8 @@
 //! Every `rollouts/*.txt` is a rollout in words, and below its `---` what was decided and what that means for each host.
 //!
 //! The first line is `plan h1 | h2 h3 [hold] [block] [max=N] [deadline=MS] [away=H]`; then one line each: `say HOST accepted|updating|committed|
-//! VERB` (a terminal verb), `present H…` (all, before it is said), `wait MS`, `abort TEXT`, `newer N`. `UPDATE_GOLDEN=1` writes what came out.
+//! drift.VERB|VERB [over RELEASE] [as CODE]` (a terminal verb; what serves there instead, and why), `present H…` (all, before it is said),
+//! `wait MS`, `abort TEXT`, `newer N`. `UPDATE_GOLDEN=1` writes what came out.
 #![allow(clippy::disallowed_methods, reason = "the engine does no IO; its tests read scenarios")]
 
 use std::collections::BTreeSet;
@@ -54,6 +55,20 @@ fn a_large_wave_is_proven_in_parts() {
     assert_eq!(asked, names(0, 100).into_iter().collect());
 }
 
+#[test]
+fn the_promotion_says_how_long_a_host_bakes() {
+    let of_stack_ms = 5_000;
+    let bakes = |of_plan: u64, of_wave: Option<u64>| {
+        let wave = Wave { bake_ms: of_wave, ..Wave::of(vec![host("h1")]) };
+        order(RolloutPlan { waves: vec![wave], bake_ms: of_plan, ..RolloutPlan::default() }).bake_ms(of_stack_ms)
+    };
+    assert_eq!(bakes(0, None), 5_000);
+    assert_eq!(bakes(1_000, None), 1_000);
+    assert_eq!(bakes(1_000, Some(2_000)), 2_000);
+    assert_eq!(bakes(3_000, Some(2_000)), 3_000);
+    assert_eq!(bakes(0, Some(0)), 0);
+}
+
 struct Run {
     order: Order,
     state: RolloutState,
@@ -102,14 +117,22 @@ impl Run {
 
     fn say(&mut self, rest: &str) {
         let (name, what) = rest.split_once(' ').expect("a host and what it says");
+        let (what, code) = what.split_once(" as ").unwrap_or((what, "unhealthy"));
+        let (what, former) = what.split_once(" over ").map_or((what, None), |(what, former)| (what, Some(former)));
         let kind = match what {
             "accepted" => OutcomeKind::ReleaseAccepted,
             "updating" => OutcomeKind::StackUpdating,
             "committed" => OutcomeKind::ReleaseCommitted,
+            "drift.detected" => OutcomeKind::DriftDetected,
+            "drift.repaired" => OutcomeKind::DriftRepaired,
+            "drift.failed" => OutcomeKind::DriftFailed,
             verb => *OutcomeKind::ALL.iter().find(|kind| kind.is_terminal() && kind.verb() == verb).expect("a verb"),
         };
-        let reason = kind.is_failure().then(|| Reason::new(ReasonCode::Unhealthy, "app is unhealthy"));
-        let outcome = Outcome { reason, ..Outcome::new(kind, &host(name), &self.order.promotion, self.order.id) };
+        let code: ReasonCode = serde_json::from_value(code.into()).expect("a reason code");
+        let reason = kind.is_failure().then(|| Reason::new(code, "app is unhealthy"));
+        let former = former.map(|former| former.parse().expect("a release"));
+        let new = Outcome::new(kind, &host(name), &self.order.promotion, self.order.id);
+        let outcome = Outcome { reason, former, ..new };
         self.view.fold(&outcome);
     }
 
@@ -161,7 +184,7 @@ impl Run {
                 Admission::Wait(on) => format!("waits ({on})"),
                 Admission::Never(_) => "never begins".to_owned(),
             };
-            let committed = match after_commit(&self.state) {
+            let committed = match after_commit(&order, &self.state) {
                 Verdict::Wait => "waits",
                 Verdict::Keep(_) => "keeps it",
                 Verdict::GoBack(_) => "goes back",

@@ -139,7 +139,8 @@ impl Run {
     fn hear(&mut self) {
         while let Some(outcome) = self.machine.next_outcome() {
             let took = outcome.duration_ms.map_or(String::new(), |ms| format!(" [{ms} ms]"));
-            let _ = writeln!(self.out, "  {}{took} {}", outcome.kind, outcome.message);
+            let former = outcome.former.as_ref().map_or(String::new(), |former| format!(" ({former} serves)"));
+            let _ = writeln!(self.out, "  {}{took} {}{former}", outcome.kind, outcome.message);
             assert_eq!(outcome.reason.is_some(), outcome.kind.is_failure(), "{outcome:?}");
         }
     }

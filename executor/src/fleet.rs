@@ -262,7 +262,7 @@ impl Fleet {
         let bus = self.inner.bus.connected().ok_or(FleetError::Away)?;
         let roster = self.roster(&bus, order).await?;
         let state = self.state(&bus, order, &roster).await?;
-        Ok(state.map_or(Verdict::Wait, |(state, _)| after_commit(&state)))
+        Ok(state.map_or(Verdict::Wait, |(state, _)| after_commit(order, &state)))
     }
 
     async fn listen(

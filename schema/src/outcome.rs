@@ -171,7 +171,8 @@ pub struct Outcome {
     pub running: BTreeMap<ServiceName, Digest>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub migrations: Vec<AppliedMigration>,
-    /// The release that serves after a rollback; `None` when there was none before.
+    /// The release that serves after a rollback, or still serves where nothing was touched; `None` when there was none before, or it is not
+    /// known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub former: Option<ReleaseName>,
     /// Milliseconds per step, by noun, in terminal outcomes.

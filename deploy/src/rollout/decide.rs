@@ -1,10 +1,10 @@
 //! The next state of a rollout.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use landfall_schema::ids::{Counter, HostName};
 use landfall_schema::outcome::{OutcomeKind, Reason, ReasonCode};
-use landfall_schema::promotion::{Offline, OnFailure, RolloutPlan, Wave};
+use landfall_schema::promotion::{Offline, OnFailure, Promotion, RolloutPlan, Wave};
 use landfall_schema::rollout::{RolloutPhase, RolloutState, RolloutWord};
 
 use super::view::{Progress, View};
@@ -86,12 +86,10 @@ impl Facts<'_> {
     }
 
     fn roll(&self, next: RolloutState) -> Option<RolloutState> {
-        if let Some(by) = self.superseded_by {
-            let cause = Reason::new(ReasonCode::Superseded, format!("promotion {by} came after it"));
-            return Some(ended(next, RolloutWord::Aborted, Some(cause)));
+        if let Some(cause) = self.superseded() {
+            return Some(RolloutState { differing: self.moved(), ..ended(next, RolloutWord::Aborted, Some(cause)) });
         }
-        if let Some(why) = self.aborted {
-            let cause = Reason::new(ReasonCode::Aborted, why);
+        if let Some(cause) = self.aborted() {
             return Some(RolloutState {
                 phase: RolloutPhase::RollingBack { aborted: true },
                 cause: Some(cause),
@@ -114,6 +112,53 @@ impl Facts<'_> {
         self.open(next)
     }
 
+    /// By a newer promotion that was seen here, or that a host left this one for: such a host never comes to serve the release.
+    fn superseded(&self) -> Option<Reason> {
+        let text = match self.superseded_by {
+            Some(by) => format!("promotion {by} came after it"),
+            None => self.plan().hosts().find_map(|host| match self.view.of(host) {
+                Some(Progress::Ended { kind: OutcomeKind::DeploySuperseded, reason, .. }) => {
+                    let why = reason.as_ref().map_or("a newer promotion came", |reason| &reason.message);
+                    Some(format!("{host} did not take it: {why}"))
+                }
+                _ => None,
+            })?,
+        };
+        Some(Reason::new(ReasonCode::Superseded, text).hint(self.see("watch")))
+    }
+
+    /// By the word of an operator that was seen here, or by a host.
+    fn aborted(&self) -> Option<Reason> {
+        let heard = |host| match self.view.of(host) {
+            Some(Progress::Ended { reason: Some(reason), .. }) if reason.code == ReasonCode::Aborted => {
+                Some(reason.message.as_str())
+            }
+            _ => None,
+        };
+        let why = self.aborted.or_else(|| self.plan().hosts().find_map(heard))?;
+        Some(Reason::new(ReasonCode::Aborted, why).hint(self.see("status")))
+    }
+
+    /// Which hosts are not as they were before it began.
+    fn moved(&self) -> BTreeMap<HostName, String> {
+        let release = &self.order.promotion.release;
+        let what = |host| match self.view.of(host)? {
+            Progress::Committed
+            | Progress::Drifted { .. }
+            | Progress::Ended { kind: OutcomeKind::DeploySucceeded, .. } => Some(format!("it has {release}")),
+            Progress::Moved => Some(format!("it was on its way to {release}")),
+            Progress::Ended { kind: OutcomeKind::DeployStuck, .. } => Some("it is stuck".to_owned()),
+            Progress::Begun | Progress::Ended { .. } => None,
+        };
+        self.plan().hosts().filter_map(|host| Some((host.clone(), what(host)?))).collect()
+    }
+
+    /// A command that tells more.
+    fn see(&self, command: &str) -> String {
+        let Promotion { app, env, .. } = &self.order.promotion;
+        format!("see `landfall {command} {app} --env {env}`")
+    }
+
     /// The first thing that ends the rollout as a failure.
     fn failure(&self) -> Option<Reason> {
         // Also of a host whose turn has not come: it told early what would stop the rollout later, with more hosts to go back.
@@ -121,14 +166,18 @@ impl Facts<'_> {
     }
 
     fn failed(&self, host: &HostName) -> Option<Reason> {
-        let Some(Progress::Ended { kind, reason, .. }) = self.view.of(host) else { return None };
-        if matches!(kind, OutcomeKind::DeploySucceeded | OutcomeKind::DeploySuperseded) {
-            return None;
-        }
-        let why = reason.as_ref().map_or(kind.to_string(), |reason| reason.message.clone());
-        let logs = reason.as_ref().map(|reason| reason.logs.clone()).unwrap_or_default();
-        let code = reason.as_ref().map_or(ReasonCode::RolloutFailed, |reason| reason.code);
-        Some(Reason::new(code, format!("{host} {}: {why}", kind.verb().replace('_', " "))).logs(logs))
+        let (what, reason) = match self.view.of(host)? {
+            Progress::Ended { kind: OutcomeKind::DeploySucceeded | OutcomeKind::DeploySuperseded, .. } => return None,
+            Progress::Ended { kind, reason, .. } => (kind.verb().replace('_', " "), reason),
+            Progress::Drifted { reason } => ("drifted".to_owned(), reason),
+            Progress::Begun | Progress::Moved | Progress::Committed => return None,
+        };
+        let (code, why, logs, hint) = match reason.clone() {
+            Some(Reason { code, message, hint, logs }) => (code, format!(": {message}"), logs, hint),
+            None => (ReasonCode::RolloutFailed, String::new(), Vec::new(), None),
+        };
+        let hint = hint.unwrap_or_else(|| self.see("status"));
+        Some(Reason::new(code, format!("{host} {what}{why}")).hint(hint).logs(logs))
     }
 
     /// A host that has not come to its end by the wave's deadline.
@@ -141,13 +190,14 @@ impl Facts<'_> {
             match self.view.of(host) {
                 Some(Progress::Begun | Progress::Moved) => {
                     let text = format!("{host} took the release and did not end before the wave's deadline");
-                    Some(Reason::new(ReasonCode::DeadlineExceeded, text))
+                    let hint = format!("{}, and the executor's log on {host}", self.see("status"));
+                    Some(Reason::new(ReasonCode::DeadlineExceeded, text).hint(hint))
                 }
                 None if self.plan().offline == Offline::Block || self.present.contains(host) => {
                     let text = format!("{host} was silent until the wave's deadline");
-                    Some(Reason::new(ReasonCode::NotReached, text))
+                    Some(Reason::new(ReasonCode::NotReached, text).hint(self.see_hosts()))
                 }
-                Some(Progress::Committed | Progress::Ended { .. }) | None => None,
+                Some(Progress::Committed | Progress::Drifted { .. } | Progress::Ended { .. }) | None => None,
             }
         })
     }
@@ -160,8 +210,12 @@ impl Facts<'_> {
         let proved_before = self.state.wave > 0;
         (all_missing && !wave.hosts.is_empty() && (more_to_come || !proved_before)).then(|| {
             let text = format!("no host of wave {} was reached, so nothing is proven", self.state.wave + 1);
-            Reason::new(ReasonCode::NotReached, text)
+            Reason::new(ReasonCode::NotReached, text).hint(self.see_hosts())
         })
+    }
+
+    fn see_hosts(&self) -> String {
+        format!("see `landfall hosts --env {}`, then promote again", self.order.promotion.env)
     }
 
     fn newly_missing(&self) -> Vec<(HostName, String)> {
@@ -177,7 +231,10 @@ impl Facts<'_> {
     /// Whether the host needs no more waiting for in its wave.
     fn is_through(&self, host: &HostName) -> bool {
         self.state.not_reached.contains_key(host)
-            || matches!(self.view.of(host), Some(Progress::Committed | Progress::Ended { .. }))
+            || matches!(
+                self.view.of(host),
+                Some(Progress::Committed | Progress::Drifted { .. } | Progress::Ended { .. })
+            )
     }
 
     /// Lets more hosts of the wave begin, or opens the next one, or ends it well.
@@ -207,8 +264,7 @@ impl Facts<'_> {
     }
 
     fn held(&self, next: RolloutState) -> Option<RolloutState> {
-        if let Some(why) = self.aborted {
-            let cause = Reason::new(ReasonCode::Aborted, why);
+        if let Some(cause) = self.aborted() {
             return Some(RolloutState {
                 phase: RolloutPhase::RollingBack { aborted: true },
                 cause: Some(cause),
@@ -229,6 +285,9 @@ impl Facts<'_> {
                 }
                 Some(Progress::Begun | Progress::Moved) => {
                     next.differing.insert(host.clone(), "it did not come to an end in time".to_owned());
+                }
+                Some(Progress::Drifted { .. }) => {
+                    next.differing.insert(host.clone(), "something beside Landfall has changed it".to_owned());
                 }
                 _ => {}
             }
@@ -254,6 +313,12 @@ impl Facts<'_> {
             };
             differing.insert(host.clone(), what.to_owned());
         }
+        if self.is_somebody_about_to_tell() {
+            return None;
+        }
+        for (host, what) in self.serving_another() {
+            differing.entry(host.clone()).or_insert(what);
+        }
         let word = match (differing.is_empty(), aborted) {
             (false, _) => RolloutWord::Mixed,
             (true, true) => RolloutWord::Aborted,
@@ -261,6 +326,35 @@ impl Facts<'_> {
         };
         let cause = next.cause.clone();
         Some(RolloutState { differing, ..ended(next, word, cause) })
+    }
+}
+
+impl Facts<'_> {
+    /// Whoever waits for its turn ends as soon as it hears of the way back, and says what it serves. One that pulls does so much later, and
+    /// is not waited for.
+    fn is_somebody_about_to_tell(&self) -> bool {
+        self.elapsed_ms < SILENT_GRACE_MS
+            && self
+                .plan()
+                .hosts()
+                .any(|host| self.present.contains(host) && self.view.of(host) == Some(&Progress::Begun))
+    }
+
+    /// The hosts that serve something else than most, and what. What is the former release on one host need not be on all.
+    fn serving_another(&self) -> Vec<(&HostName, String)> {
+        let serving: Vec<(&HostName, &str)> = self
+            .plan()
+            .hosts()
+            .filter_map(|host| match self.view.of(host)? {
+                Progress::Ended { serves, .. } => Some((host, serves.as_deref()?)),
+                _ => None,
+            })
+            .collect();
+        let count = |what: &str| serving.iter().filter(|(_, other)| *other == what).count();
+        let most = serving.iter().map(|(_, what)| *what).reduce(|a, b| if count(b) > count(a) { b } else { a });
+        let Some(most) = most else { return Vec::new() };
+        let others = serving.iter().filter(|(_, what)| *what != most);
+        others.map(|(host, what)| (*host, format!("it serves {what}, others serve {most}"))).collect()
     }
 }
 

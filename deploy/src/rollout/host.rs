@@ -2,6 +2,7 @@
 
 use landfall_schema::ids::HostName;
 use landfall_schema::outcome::{Reason, ReasonCode};
+use landfall_schema::promotion::{OnFailure, Promotion};
 use landfall_schema::rollout::{RolloutPhase, RolloutState, RolloutWord};
 
 use crate::order::Order;
@@ -31,7 +32,7 @@ pub fn admission(order: &Order, state: &RolloutState) -> Admission {
     match (state.phase, place) {
         (RolloutPhase::Ended { word: RolloutWord::Succeeded | RolloutWord::SucceededPartial }, _) => Admission::Now,
         (RolloutPhase::Ended { .. } | RolloutPhase::RollingBack { .. } | RolloutPhase::Holding, _) => {
-            Admission::Never(why_not(state))
+            Admission::Never(why_not(order, state))
         }
         (RolloutPhase::Rolling, None) => {
             Admission::Wait("this host was away; it follows when the rollout has succeeded".to_owned())
@@ -73,19 +74,22 @@ pub fn proofs_needed<'a>(order: &'a Order, state: &RolloutState) -> Vec<&'a Host
 }
 
 /// What a host that serves the release does about the state.
-pub fn after_commit(state: &RolloutState) -> Verdict {
-    let was_superseded = state.cause.as_ref().is_some_and(|cause| cause.code == ReasonCode::Superseded);
+pub fn after_commit(order: &Order, state: &RolloutState) -> Verdict {
+    let cause = state.cause.as_ref().map(|cause| cause.code);
+    let was_superseded = cause == Some(ReasonCode::Superseded);
+    // Under `hold` only people send anybody back, also where a host is stuck or late.
+    let is_held = order.promotion.plan.on_failure == OnFailure::Hold && cause != Some(ReasonCode::Aborted);
     match state.phase {
         RolloutPhase::Rolling | RolloutPhase::Holding => Verdict::Wait,
         RolloutPhase::Ended {
             word: word @ (RolloutWord::Succeeded | RolloutWord::SucceededPartial | RolloutWord::Held),
         } => Verdict::Keep(word),
-        RolloutPhase::Ended { word } if was_superseded => Verdict::Keep(word),
-        RolloutPhase::RollingBack { .. } | RolloutPhase::Ended { .. } => Verdict::GoBack(why_not(state)),
+        RolloutPhase::Ended { word } if was_superseded || is_held => Verdict::Keep(word),
+        RolloutPhase::RollingBack { .. } | RolloutPhase::Ended { .. } => Verdict::GoBack(why_not(order, state)),
     }
 }
 
-fn why_not(state: &RolloutState) -> Reason {
+fn why_not(order: &Order, state: &RolloutState) -> Reason {
     let (code, what) = match &state.cause {
         Some(cause) if cause.code == ReasonCode::Aborted => (ReasonCode::Aborted, "the rollout was aborted"),
         Some(cause) if cause.code == ReasonCode::Superseded => (ReasonCode::Superseded, "the rollout was superseded"),
@@ -93,5 +97,6 @@ fn why_not(state: &RolloutState) -> Reason {
         _ => (ReasonCode::RolloutFailed, "the rollout failed"),
     };
     let why = state.cause.as_ref().map_or(String::new(), |cause| format!(": {}", cause.message));
-    Reason::new(code, format!("{what}{why}"))
+    let Promotion { app, env, .. } = &order.promotion;
+    Reason::new(code, format!("{what}{why}")).hint(format!("see `landfall status {app} --env {env}` for every host"))
 }

@@ -86,8 +86,14 @@ pub fn status_of(state: &RolloutState) -> String {
         RolloutPhase::Holding => format!("comes to a halt{because}"),
         RolloutPhase::RollingBack { .. } => format!("goes back{because}"),
         RolloutPhase::Ended { word: RolloutWord::SucceededPartial } => format!("succeeded in part{without}"),
-        RolloutPhase::Ended { word } => format!("{}{because}{without}", past(word)),
+        RolloutPhase::Ended { word } => format!("{}{because}{without}{}", past(word), differing(state)),
     }
+}
+
+/// The hosts that are not what the last word says of the others.
+fn differing(state: &RolloutState) -> String {
+    let each = state.differing.iter().map(|(host, what)| format!("; {host}: {what}"));
+    each.collect()
 }
 
 /// After "the rollout has ended: it".
@@ -200,7 +206,7 @@ fn verdict_of_rollout(view: &RolloutView, code: ExitCode) -> Option<String> {
         }
         (RolloutWord::RolledBack, _) => {
             let back = hosts_in_words(ended(OutcomeKind::DeployRolledBack));
-            format!("{what} was rolled back on {back}{after}; {} on all{why}", serves_again(view))
+            format!("{what} was rolled back on {back}{after}; {}{why}", serves_again(view))
         }
         (RolloutWord::Held, _) => format!(
             "{what} is held: it serves on {serving}, and nobody moves any further{why}. Go back with `landfall rollback {app} --env {env}`, or promote again"
@@ -212,7 +218,7 @@ fn verdict_of_rollout(view: &RolloutView, code: ExitCode) -> Option<String> {
                 differing.join("; ")
             )
         }
-        (RolloutWord::Aborted, ExitCode::Superseded) => format!("{what} was superseded{why}"),
+        (RolloutWord::Aborted, ExitCode::Superseded) => format!("{what} was superseded{why}{}", differing(state)),
         (RolloutWord::Aborted, _) => {
             format!("{what} was aborted; the former release serves on every host that had moved{why}")
         }
