@@ -76,6 +76,24 @@ impl Announcer {
     /// [`AnnounceError`] when it cannot be written or signed.
     pub fn outcome(
         &self,
+        outcome: Outcome,
+        now: Timestamp,
+        traceparent: Option<&str>,
+    ) -> Result<Announcement, AnnounceError> {
+        self.outcome_as(EventId(Uuid::now_v7()), outcome, now, traceparent)
+    }
+
+    /// What was decided about a rollout. Whoever tells of the same decision uses the same id, so that it counts once.
+    ///
+    /// # Errors
+    /// As [`Self::outcome`].
+    pub fn decision(&self, id: EventId, outcome: Outcome, now: Timestamp) -> Result<Announcement, AnnounceError> {
+        self.outcome_as(id, outcome, now, None)
+    }
+
+    fn outcome_as(
+        &self,
+        id: EventId,
         mut outcome: Outcome,
         now: Timestamp,
         traceparent: Option<&str>,
@@ -83,7 +101,7 @@ impl Announcer {
         let subject = subject::outcome(&self.env, &outcome.app, &self.host, outcome.kind);
         let kind = outcome.kind.event_type();
         loop {
-            match self.event(subject.clone(), kind.clone(), now, &outcome) {
+            match self.event(id, subject.clone(), kind.clone(), now, &outcome) {
                 Err(AnnounceError::Encode(EventError::Oversized { .. })) if shrink(&mut outcome) => {}
                 event => return Ok(Announcement { traceparent: traceparent.map(str::to_owned), ..event? }),
             }
@@ -152,15 +170,16 @@ impl Announcer {
             body_bytes: message.body.len() as u64,
             signature: message.signature.as_deref().map(cut),
         };
-        let event =
-            self.event(subject::dead_letter(&self.env, &self.host), TYPE_DEAD_LETTER.to_owned(), now, &letter)?;
+        let (id, subject) = (EventId(Uuid::now_v7()), subject::dead_letter(&self.env, &self.host));
+        let event = self.event(id, subject, TYPE_DEAD_LETTER.to_owned(), now, &letter)?;
         Ok(Announcement { traceparent: message.traceparent.clone(), ..event })
     }
 
     /// # Errors
     /// As [`Self::outcome`].
     pub fn presence(&self, presence: &Presence, now: Timestamp) -> Result<Announcement, AnnounceError> {
-        self.event(subject::presence(&self.env, &self.host), TYPE_PRESENCE.to_owned(), now, presence)
+        let (id, subject) = (EventId(Uuid::now_v7()), subject::presence(&self.env, &self.host));
+        self.event(id, subject, TYPE_PRESENCE.to_owned(), now, presence)
     }
 
     /// The rollout's state as this host decided it: the bytes of a DSSE envelope.
@@ -198,12 +217,12 @@ impl Announcer {
 
     fn event<T: Serialize>(
         &self,
+        id: EventId,
         subject: Subject,
         kind: String,
         now: Timestamp,
         data: &T,
     ) -> Result<Announcement, AnnounceError> {
-        let id = EventId(Uuid::now_v7());
         let body = CloudEvent::new(id, format!("/landfall/host/{}", self.host), kind, now, data).encode()?;
         let signature = self.key.header(&body)?;
         Ok(Announcement { id, subject, body, signature: Some(signature), traceparent: None, settles: None })

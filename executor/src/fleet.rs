@@ -1,14 +1,16 @@
 //! This host among the others of its plan: when it may begin, how the rollout ended, and its part in deciding that.
 //!
-//! In reading order: [`reading`] believes what others said; [`Fleet::admit`] and [`Fleet::await_rollout`] are the machine's two effects that
+//! In reading order: [`reading`] believes what others said, [`stored`] the rollout's state, and [`memory`] keeps both; [`Fleet::admit`] and [`Fleet::await_rollout`] are the machine's two effects that
 //! wait for others; [`decider`] makes the rollout's next state; [`rank`] says which hosts decide; [`catch_up`] finds what a host has missed.
 
 mod catch_up;
 mod decider;
+mod memory;
 mod rank;
 mod reading;
+mod stored;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::ops::Deref;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,9 +22,10 @@ use landfall_deploy::gates::Gate;
 use landfall_deploy::rollout::{Admission, Verdict, admission, after_commit, first_state};
 use landfall_deploy::{Evidence, Order};
 use landfall_schema::Timestamp;
-use landfall_schema::halt::HaltCommand;
-use landfall_schema::ids::EventId;
+use landfall_schema::halt::{Halt, HaltCommand};
+use landfall_schema::ids::{Counter, EventId};
 use landfall_schema::outcome::{Reason, ReasonCode};
+use landfall_schema::promotion::Promotion;
 use landfall_schema::roster::Roster;
 use landfall_schema::signature::PublicKey;
 use landfall_schema::subject;
@@ -43,11 +46,11 @@ use crate::pace::jittered;
 
 pub use catch_up::Missed;
 use decider::Decider;
+use memory::Memory;
+use stored::Known;
 
 /// Events tell when to look again; this often it is done without one, since they can be missed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(20);
-/// Rosters that are remembered: of the rollouts under way.
-const ROSTERS_KEPT: usize = 16;
 /// Shortest pause before it is looked again.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// After trouble with the bus.
@@ -92,7 +95,12 @@ pub struct Parts {
 
 struct Inner {
     parts: Parts,
-    rosters: Mutex<VecDeque<(EventId, Arc<Roster>)>>,
+    rosters: Memory<Arc<Roster>>,
+    states: Memory<Known>,
+    /// As of this sequence of the subject of halts.
+    halts: Memory<(u64, Option<Halt>)>,
+    /// As of this sequence of the subject of promotions.
+    newer: Memory<(u64, Option<Counter>)>,
     /// The rollouts that this host has its part in.
     deciding: Mutex<HashSet<EventId>>,
 }
@@ -107,7 +115,14 @@ impl Deref for Inner {
 
 impl Fleet {
     pub fn new(parts: Parts) -> Self {
-        let inner = Inner { parts, rosters: Mutex::default(), deciding: Mutex::default() };
+        let inner = Inner {
+            parts,
+            rosters: Memory::default(),
+            states: Memory::default(),
+            halts: Memory::default(),
+            newer: Memory::default(),
+            deciding: Mutex::default(),
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -164,10 +179,13 @@ impl Fleet {
                 }
             };
             match &mut heard {
-                Some(heard) => {
-                    tokio::select! {
-                        _ = heard.next() => {}
-                        () = sleep(jittered(pause)) => {}
+                Some(listening) => {
+                    let has_ended = tokio::select! {
+                        tick = listening.next() => tick.is_none(),
+                        () = sleep(jittered(pause)) => false,
+                    };
+                    if has_ended {
+                        heard = None;
                     }
                 }
                 None => match self.listen(&hints).await {
@@ -239,8 +257,10 @@ impl Fleet {
         let halted = self.halt_of(&bus, order).await?;
         match halted {
             Some(halt) if halt.command == HaltCommand::Abort => {
+                let Promotion { app, env, .. } = &order.promotion;
                 let text = format!("{} aborted it: {}", halt.author, halt.reason);
-                return Ok(Admission::Never(Reason::new(ReasonCode::Aborted, text)));
+                let hint = format!("promote again, or see `landfall status {app} --env {env}`");
+                return Ok(Admission::Never(Reason::new(ReasonCode::Aborted, text).hint(hint)));
             }
             Some(halt) if halt.command == HaltCommand::Halt => {
                 return Ok(Admission::Wait(format!("{} halted it: {}", halt.author, halt.reason)));
@@ -279,26 +299,19 @@ impl Fleet {
 
     /// The keys of the plan's hosts, by the digest that the promotion's signature covers.
     async fn roster(&self, bus: &Bus, order: &Order) -> Result<Arc<Roster>, FleetError> {
-        let known = self.rosters().iter().find(|(id, _)| *id == order.id).map(|(_, roster)| Arc::clone(roster));
-        if let Some(roster) = known {
+        if let Some(roster) = self.inner.rosters.of(order.id) {
             return Ok(roster);
         }
         let Some(reference) = &order.promotion.plan.roster else {
             return Ok(Arc::new(Roster::new(Default::default())));
         };
         let roster = Arc::new(Roster::decode(&bus.get_bundle(reference).await?, reference)?);
-        let mut rosters = self.rosters();
-        rosters.push_front((order.id, Arc::clone(&roster)));
-        rosters.truncate(ROSTERS_KEPT);
+        self.inner.rosters.keep(order.id, Arc::clone(&roster));
         Ok(roster)
     }
 
     fn deciding(&self) -> MutexGuard<'_, HashSet<EventId>> {
         self.inner.deciding.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn rosters(&self) -> MutexGuard<'_, VecDeque<(EventId, Arc<Roster>)>> {
-        self.inner.rosters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,13 +1,17 @@
 //! Several hosts act together: executors of one engine, each with a project of its own. What runs is asked of the engine.
 
 use anyhow::{Context as _, Result, ensure};
+use landfall_executor::announce::Announcer;
+use landfall_executor::identity::StateDir;
 use landfall_schema::event::{CloudEvent, TYPE_HALTED};
 use landfall_schema::halt::{Halt, HaltCommand};
 use landfall_schema::ids::EventId;
+use landfall_schema::layout::{OUTCOMES, ROLLOUT};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::promotion::OnFailure;
 use landfall_schema::{Timestamp, subject};
 use landfall_tests::image::AppImage;
+use landfall_tests::process::until;
 use landfall_tests::promotion::Draft;
 use landfall_tests::scenario::{DEPLOY_LIMIT, Scenario};
 use landfall_tests::stack::Stack;
@@ -264,6 +268,60 @@ async fn a_newer_promotion_ends_the_older_rollout() -> Result<()> {
     let last = word(&mut scenario, newer.counter()).await?;
     ensure!(last.kind == OutcomeKind::RolloutSucceeded, "{last:#?}");
     scenario.assert_serves("v3").await
+}
+
+/// Every executor of the environment may write to the bucket: what none of the plan's hosts signed holds nobody up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_is_not_believed_is_written_over() -> Result<()> {
+    let mut scenario = fleet().await?;
+    let image = scenario.push("v2", AppImage::version("v2")).await?;
+    let mut draft = draft(&mut scenario, &Stack::app(&image)).await?;
+    draft.event.data.plan.waves[0].bake_ms = Some(3_000);
+    let promotion = draft.event.data.clone();
+    let key = subject::rollout_key(&promotion.env, &promotion.app, promotion.counter);
+    scenario.publish(&draft).await?;
+    scenario.reaches(0, draft.counter(), OutcomeKind::BakeStarted).await?;
+    scenario.bus.write_entry(ROLLOUT, &key, "junk".into(), 0).await?;
+    scenario.reaches(0, draft.counter(), OutcomeKind::ReleaseCommitted).await?;
+    let last = word(&mut scenario, draft.counter()).await?;
+    ensure!(last.kind == OutcomeKind::RolloutSucceeded, "{last:#?}");
+    scenario.assert_serves("v2").await
+}
+
+/// The host that decided it died before it could tell: the bucket has the word, and no event does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_word_that_nobody_heard_is_told_after_the_next_start() -> Result<()> {
+    let mut scenario = fleet().await?;
+    let image = scenario.push("v2", AppImage::version("v2")).await?;
+    let draft = draft(&mut scenario, &Stack::app(&image)).await?;
+    scenario.publish(&draft).await?;
+    let first = word(&mut scenario, draft.counter()).await?;
+    for host in 0..HOSTS.len() {
+        scenario.terminal(host, draft.counter()).await?;
+        scenario.hosts[host].executor.kill();
+    }
+    let (env, app, state) = (first.env, first.app, first.rollout.context("the state")?);
+    let outcomes = scenario.bus.jetstream().get_stream(OUTCOMES).await?;
+    outcomes.purge().filter(subject::rollout_filter(&env, Some(&app))).await?;
+    // Written once more, so that the server does not take the event for the one that is gone.
+    let decided_by = scenario.hosts.iter().find(|host| host.name == state.decided_by).context("the host")?;
+    let host_key = StateDir::open(&decided_by.executor.state_dir())?.host_key()?;
+    let announcer = Announcer::new(env.clone(), state.decided_by.clone(), host_key);
+    let key = subject::rollout_key(&env, &app, state.counter);
+    let entry = scenario.bus.entry(ROLLOUT, &key).await?.context("the entry")?;
+    let body = announcer.rollout_state(&state, Timestamp::now())?;
+    scenario.bus.write_entry(ROLLOUT, &key, body.into(), entry.revision).await?;
+    for host in 0..HOSTS.len() {
+        scenario.start_executor(host).await?;
+    }
+    let filter = subject::outcome_kind_filter(&env, &app, first.kind);
+    let told = until("the last word is told", DEPLOY_LIMIT, async || {
+        let mut told = scenario.bus.outcomes_so_far(&filter).await?;
+        told.pop().context("nothing was told")
+    });
+    let event: CloudEvent<Outcome> = serde_json::from_slice(&told.await?.body)?;
+    ensure!(event.data.rollout == Some(state) && event.data.counter == first.counter, "{event:#?}");
+    Ok(())
 }
 
 async fn say(scenario: &Scenario, draft: &Draft, command: HaltCommand) -> Result<()> {

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::stream::StreamExt as _;
-use landfall_bus::{Bus, BusError, Delivered, OutcomesFrom};
+use landfall_bus::{Bus, BusError, Delivered, Entry, OutcomesFrom};
 use landfall_deploy::Order;
 use landfall_deploy::gates::Gate;
 use landfall_deploy::rollout::{Facts, View, decide, first_state};
@@ -15,13 +16,15 @@ use landfall_schema::halt::HaltCommand;
 use landfall_schema::ids::{Counter, HostName};
 use landfall_schema::layout::{PRESENCE_MAX_AGE, ROLLOUT};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
-use landfall_schema::rollout::{RolloutPhase, RolloutState};
+use landfall_schema::promotion::Promotion;
+use landfall_schema::rollout::{RolloutPhase, RolloutState, RolloutWord};
 use landfall_schema::roster::Roster;
 use landfall_schema::subject;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{debug, info, warn};
 
 use super::reading::believe_outcome;
+use super::stored::{Known, Stored};
 use super::{Fleet, FleetError, RETRY_INTERVAL, rank};
 use crate::causes;
 use crate::pace::{Throttle, jittered};
@@ -33,12 +36,35 @@ const REFRESH: Duration = Duration::from_secs(5);
 /// Outcomes that are taken in before it is decided once more: in a large fleet many come at a time, and to decide looks at every host.
 const OUTCOMES_AT_ONCE: usize = 256;
 
+/// Besides how deploys end.
+const HEARD: [OutcomeKind; 6] = [
+    OutcomeKind::ReleaseAccepted,
+    OutcomeKind::StackUpdating,
+    OutcomeKind::ReleaseCommitted,
+    OutcomeKind::DriftDetected,
+    OutcomeKind::DriftRepaired,
+    OutcomeKind::DriftFailed,
+];
+/// A host that never saw the state hears for so long what the others have said, before it writes over what is not believed.
+const SPOILT_WAIT: Duration = Duration::from_secs(3);
+/// Whoever decided the last word tells of it within this time; then others do.
+const TELL_WAIT: Duration = Duration::from_secs(5);
+/// A last word that nobody has heard for longer is history.
+const TELL_MAX_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
 pub(super) struct Decider {
     fleet: Fleet,
     order: Order,
     view: View,
     state: RolloutState,
     revision: u64,
+    /// What lies in the bucket does not count, and is written over.
+    is_spoilt: bool,
+    /// As it lies in the bucket; `None` before anybody decided anything.
+    known: Option<Known>,
+    /// This host has told of it.
+    is_told: bool,
+    began: Instant,
     /// When this phase and wave were first seen.
     since: Instant,
     present: BTreeSet<HostName>,
@@ -52,6 +78,10 @@ impl Decider {
             view: View::new(order.id),
             state: first_state(&order),
             revision: 0,
+            is_spoilt: false,
+            known: None,
+            is_told: false,
+            began: Instant::now(),
             since: Instant::now(),
             present: order.promotion.plan.hosts().cloned().collect(),
             aborted: None,
@@ -61,21 +91,26 @@ impl Decider {
         }
     }
 
-    /// Until the rollout has ended.
+    /// Until the rollout has ended, and that was told.
     pub(super) async fn run(mut self) {
         let Some(delay) = rank::delay(&self.order) else { return };
         sleep(delay).await;
         let mut trouble = Throttle::default();
-        while self.state.word().is_none() {
+        while self.goes_on() {
             if let Err(error) = self.follow().await
                 && let Some(untold) = trouble.tell()
             {
                 warn!(app = %self.order.promotion.app, error = causes(&error), untold, "the rollout cannot be followed; trying again");
             }
-            if self.state.word().is_none() {
+            if self.goes_on() {
                 sleep(jittered(RETRY_INTERVAL)).await;
             }
         }
+        self.make_heard().await;
+    }
+
+    fn goes_on(&self) -> bool {
+        self.state.word().is_none() || self.is_spoilt
     }
 
     /// Until the rollout has ended, or something is wrong.
@@ -83,9 +118,8 @@ impl Decider {
         let bus = self.fleet.inner.bus.connected().ok_or(FleetError::Away)?;
         let roster = self.fleet.roster(&bus, &self.order).await?;
         let promotion = &self.order.promotion;
-        let kinds = [OutcomeKind::ReleaseAccepted, OutcomeKind::StackUpdating, OutcomeKind::ReleaseCommitted];
         let mut filters: Vec<String> =
-            kinds.iter().map(|kind| subject::outcome_kind_filter(&promotion.env, &promotion.app, *kind)).collect();
+            HEARD.iter().map(|kind| subject::outcome_kind_filter(&promotion.env, &promotion.app, *kind)).collect();
         filters.push(subject::terminal_filter(&promotion.env, Some(&promotion.app)));
         let key = subject::rollout_key(&promotion.env, &promotion.app, promotion.counter);
         let hints = [subject::rollout_subject(&key), subject::release_filter(&promotion.env, &promotion.app)];
@@ -97,7 +131,7 @@ impl Decider {
         self.look_around(&bus).await?;
         let mut refreshed = Instant::now();
         self.reload(&bus, &roster).await?;
-        while self.state.word().is_none() {
+        while self.goes_on() {
             tokio::select! {
                 said = outcomes.next() => {
                     let news = self.fold(said.ok_or(FleetError::Away)?, &roster)?;
@@ -150,31 +184,45 @@ impl Decider {
                 superseded_by: self.superseded_by,
                 elapsed_ms: u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX),
             };
-            let Some(next) = decide(&facts) else { return Ok(()) };
+            let (next, is_new) = match decide(&facts) {
+                Some(next) => (next, true),
+                None if self.is_spoilt && (self.known.is_some() || self.began.elapsed() >= SPOILT_WAIT) => {
+                    (RolloutState { decided_by: self.order.host.clone(), ..self.state.clone() }, false)
+                }
+                None => return Ok(()),
+            };
             let promotion = &self.order.promotion;
             let key = subject::rollout_key(&promotion.env, &promotion.app, promotion.counter);
             let now = Timestamp::now();
-            let body = self
-                .fleet
-                .inner
-                .announcer
-                .rollout_state(&next, now)
-                .map_err(|error| FleetError::State(causes(&error)))?;
-            match bus.write_entry(ROLLOUT, &key, body.into(), self.revision).await {
+            let body = self.fleet.inner.announcer.rollout_state(&next, now);
+            let body: Bytes = body.map_err(|error| FleetError::State(causes(&error)))?.into();
+            match bus.write_entry(ROLLOUT, &key, body.clone(), self.revision).await {
                 Ok(revision) => {
                     let before = self.state.clone();
-                    self.accept(next, revision);
-                    self.announce(&before, now).await;
+                    let known = Known::new(next, &Entry { revision, body, written_at: now });
+                    self.fleet.inner.states.keep(self.order.id, known.clone());
+                    self.is_spoilt = false;
+                    self.accept(known);
+                    if is_new {
+                        self.announce(&before, now).await;
+                    }
                 }
-                Err(BusError::Raced { .. }) => self.reload(bus, roster).await?,
+                Err(error @ BusError::Raced { .. }) => {
+                    let former = self.revision;
+                    self.reload(bus, roster).await?;
+                    if self.revision == former {
+                        return Err(error.into());
+                    }
+                }
                 Err(error) => {
                     // The answer may have been lost on its way: then the entry is ours, and is told by us.
                     let before = self.state.clone();
                     self.reload(bus, roster).await?;
-                    if self.state == next {
-                        self.announce(&before, now).await;
-                    } else {
+                    if self.state != next {
                         return Err(error.into());
+                    }
+                    if is_new {
+                        self.announce(&before, now).await;
                     }
                 }
             }
@@ -182,20 +230,22 @@ impl Decider {
     }
 
     async fn reload(&mut self, bus: &Bus, roster: &Roster) -> Result<(), FleetError> {
-        if let Some((state, revision)) = self.fleet.state(bus, &self.order, roster).await?
-            && revision > self.revision
-        {
-            self.accept(state, revision);
+        let Stored { known, revision, spoilt } = self.fleet.stored(bus, &self.order, roster).await?;
+        if let Some(known) = known {
+            self.accept(known);
         }
+        self.revision = revision;
+        self.is_spoilt = spoilt.is_some();
         Ok(())
     }
 
-    fn accept(&mut self, state: RolloutState, revision: u64) {
-        if (state.phase, state.wave) != (self.state.phase, self.state.wave) {
+    fn accept(&mut self, known: Known) {
+        if (known.state.phase, known.state.wave) != (self.state.phase, self.state.wave) {
             self.since = Instant::now();
         }
-        self.state = state;
-        self.revision = revision;
+        self.state = known.state.clone();
+        self.revision = known.revision;
+        self.known = Some(known);
     }
 
     /// Who is present, what operators said, whether a newer promotion came.
@@ -227,9 +277,47 @@ impl Decider {
         matches!(self.state.phase, RolloutPhase::RollingBack { .. }) || self.order.promotion.plan.hosts().any(is_silent)
     }
 
-    /// Tells what this host has decided.
-    async fn announce(&self, before: &RolloutState, now: Timestamp) {
-        let Some((kind, message)) = told(&self.order, before, &self.state) else { return };
+    /// The host that decided the last word may have ended before it could tell: then another does, or the same after its next start.
+    async fn make_heard(&mut self) {
+        let Some(known) = self.known.clone().filter(|_| !self.is_told) else { return };
+        loop {
+            sleep(jittered(TELL_WAIT)).await;
+            let now = Timestamp::now();
+            let age = Duration::try_from(now.duration_since(known.written_at)).unwrap_or_default();
+            if age > TELL_MAX_AGE {
+                return;
+            }
+            match self.is_heard(&known.state).await {
+                Ok(true) => return,
+                Ok(false) => return self.announce(&known.state, now).await,
+                Err(error) => debug!(error = causes(&error), "whether the last word was told is not known yet"),
+            }
+        }
+    }
+
+    /// Whether any host has told of just this.
+    async fn is_heard(&self, state: &RolloutState) -> Result<bool, FleetError> {
+        let Some(kind) = state.word().map(RolloutWord::outcome_kind) else { return Ok(true) };
+        let bus = self.fleet.inner.bus.connected().ok_or(FleetError::Away)?;
+        let roster = self.fleet.roster(&bus, &self.order).await?;
+        let tells = |said: &Delivered| {
+            believe_outcome(said, &roster)
+                .is_ok_and(|outcome| outcome.kind == kind && outcome.rollout.as_ref() == Some(state))
+        };
+        let Promotion { env, app, .. } = &self.order.promotion;
+        let last = bus.last_outcome(&subject::outcome(env, app, &state.decided_by, kind)).await?;
+        if last.is_some_and(|said| tells(&said)) {
+            return Ok(true);
+        }
+        let all = bus.outcomes_so_far(&subject::outcome_kind_filter(env, app, kind)).await?;
+        Ok(all.iter().any(tells))
+    }
+
+    /// Tells what was decided.
+    async fn announce(&mut self, before: &RolloutState, now: Timestamp) {
+        let (Some(known), Some((kind, message))) = (&self.known, told(&self.order, before, &self.state)) else {
+            return;
+        };
         info!(app = %self.order.promotion.app, counter = self.order.promotion.counter.0, "{kind}: {message}");
         let outcome = Outcome {
             message,
@@ -238,12 +326,15 @@ impl Decider {
             ..Outcome::new(kind, &self.order.host, &self.order.promotion, self.order.id)
         };
         let inner = &self.fleet.inner;
-        let announcement = match inner.announcer.outcome(outcome, now, None) {
+        let announcement = match inner.announcer.decision(known.event, outcome, now) {
             Ok(announcement) => announcement,
             Err(error) => return warn!(error = causes(&error), "a decision cannot be written"),
         };
         match inner.journal.announce(&[announcement], now).await {
-            Ok(()) => inner.bell.ring(),
+            Ok(()) => {
+                self.is_told = self.state.word().is_some();
+                inner.bell.ring();
+            }
             Err(error) => warn!(error = causes(&error), "a decision was not told; the rollout's state has it"),
         }
     }

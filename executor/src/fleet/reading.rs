@@ -4,15 +4,15 @@ use futures_util::stream::{self, StreamExt as _};
 use landfall_bus::{Bus, Delivered};
 use landfall_deploy::Order;
 use landfall_deploy::rollout::{Admission, proofs_needed};
-use landfall_schema::event::{CloudEvent, TYPE_HALTED, TYPE_PROMOTED, TYPE_ROLLOUT_STATE};
-use landfall_schema::halt::Halt;
-use landfall_schema::ids::{Counter, HostName};
-use landfall_schema::layout::ROLLOUT;
+use landfall_schema::Timestamp;
+use landfall_schema::event::{CloudEvent, TYPE_HALTED, TYPE_PROMOTED};
+use landfall_schema::halt::{Halt, HaltCommand};
+use landfall_schema::ids::{Counter, Digest, HostName, ServiceName};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
-use landfall_schema::promotion::Promotion;
+use landfall_schema::promotion::{Promotion, RolloutPlan};
 use landfall_schema::rollout::RolloutState;
 use landfall_schema::roster::Roster;
-use landfall_schema::signature::{DsseEnvelope, PublicKey, verify};
+use landfall_schema::signature::{PublicKey, verify};
 use landfall_schema::subject;
 use tracing::warn;
 
@@ -22,44 +22,36 @@ use super::{Fleet, FleetError};
 const PROOFS_AT_ONCE: usize = 16;
 
 impl Fleet {
-    /// The rollout's state and its revision; `None` before anybody decided anything.
-    pub(super) async fn state(
-        &self,
-        bus: &Bus,
-        order: &Order,
-        roster: &Roster,
-    ) -> Result<Option<(RolloutState, u64)>, FleetError> {
-        let promotion = &order.promotion;
-        let key = subject::rollout_key(&promotion.env, &promotion.app, promotion.counter);
-        let Some(entry) = bus.entry(ROLLOUT, &key).await? else { return Ok(None) };
-        let state = believe_state(&entry.body, order, roster).map_err(FleetError::State)?;
-        Ok(Some((state, entry.revision)))
-    }
-
-    /// The newest word of an operator, if it is about this promotion.
+    /// The newest word of an operator about this promotion.
     pub(super) async fn halt_of(&self, bus: &Bus, order: &Order) -> Result<Option<Halt>, FleetError> {
         let promotion = &order.promotion;
-        let Some(said) = bus.last_said(&subject::halted(&promotion.env, &promotion.app)).await? else {
-            return Ok(None);
-        };
-        match believe_halt(&said, &self.inner.trusted) {
-            Ok(halt) => Ok(Some(halt).filter(|halt| halt.promotion == order.id && halt.env == promotion.env)),
-            Err(why) => {
-                warn!(subject = said.subject, why, "a halt is not believed");
-                Ok(None)
-            }
+        let subject = subject::halted(&promotion.env, &promotion.app);
+        let Some(last) = bus.last_said(&subject).await? else { return Ok(None) };
+        if let Some((_, halt)) = self.inner.halts.of(order.id).filter(|(of, _)| *of == last.sequence) {
+            return Ok(halt);
         }
+        // Whoever may write to the subject can say anything after a halt, and an older word once more: all of them are looked at.
+        let halt = newest_halt(&bus.said(&subject).await?, order, &self.inner.trusted);
+        // What came in between is looked at the next time.
+        self.inner.halts.keep(order.id, (last.sequence, halt.clone()));
+        Ok(halt)
     }
 
-    /// A newer promotion of the application.
+    /// A newer promotion of the application that hosts of this plan take.
     pub(super) async fn newer(&self, bus: &Bus, order: &Order) -> Result<Option<Counter>, FleetError> {
         let promotion = &order.promotion;
-        let Some(latest) = bus.latest_promotion(&promotion.env, &promotion.app).await? else { return Ok(None) };
-        if verify(&latest.body, latest.signature.as_deref(), &self.inner.trusted).is_err() {
+        let Some(last) = bus.latest_promotion(&promotion.env, &promotion.app).await? else { return Ok(None) };
+        if is_just_this(&last, order, &self.inner.trusted) {
             return Ok(None);
         }
-        let event = CloudEvent::<Promotion>::decode(&latest.body, TYPE_PROMOTED).ok();
-        Ok(event.map(|event| event.data.counter).filter(|counter| *counter > promotion.counter))
+        if let Some((_, newer)) = self.inner.newer.of(order.id).filter(|(of, _)| *of == last.sequence) {
+            return Ok(newer);
+        }
+        // One that takes its place may have come before one that does not.
+        let all = bus.promotions(&promotion.env, Some(&promotion.app)).await?;
+        let newer = newest_in_its_place(&all, order, &self.inner.trusted, Timestamp::now());
+        self.inner.newer.keep(order.id, (last.sequence, newer));
+        Ok(newer)
     }
 
     /// Before this host begins it has seen the signed word of every host of the wave before it.
@@ -90,20 +82,68 @@ impl Fleet {
 async fn committed(bus: &Bus, order: &Order, host: &HostName, roster: &Roster) -> Result<bool, FleetError> {
     let promotion = &order.promotion;
     let subject = subject::outcome(&promotion.env, &promotion.app, host, OutcomeKind::ReleaseCommitted);
-    let Some(said) = bus.last_outcome(&subject).await? else { return Ok(false) };
-    Ok(match believe_outcome(&said, roster) {
-        Ok(outcome) => {
-            outcome.promotion == order.id
-                && outcome.host == *host
-                && outcome.running.iter().all(|(service, digest)| {
-                    promotion.images.get(service).is_none_or(|promised| promised.digest == *digest)
-                })
-        }
+    let Some(last) = bus.last_outcome(&subject).await? else { return Ok(false) };
+    match believe_outcome(&last, roster) {
+        Ok(outcome) if proves(&outcome, order, host) => return Ok(true),
+        // Of a promotion before this one.
+        Ok(outcome) if outcome.counter <= promotion.counter => return Ok(false),
+        Ok(_) => {}
+        Err(why) => warn!(%host, why, "an outcome is not believed"),
+    }
+    // Since then it has committed a newer one, or somebody else has written there.
+    let all = bus.outcomes_so_far(subject.as_str()).await?;
+    Ok(all.iter().filter_map(|said| believe_outcome(said, roster).ok()).any(|outcome| proves(&outcome, order, host)))
+}
+
+fn proves(outcome: &Outcome, order: &Order, host: &HostName) -> bool {
+    let promotion = &order.promotion;
+    let is_it = outcome.kind == OutcomeKind::ReleaseCommitted
+        && outcome.host == *host
+        && (outcome.promotion, &outcome.env, &outcome.app) == (order.id, &promotion.env, &promotion.app);
+    // A stack of one-shot services alone has nothing that runs.
+    let promised = |(service, digest): (&ServiceName, &Digest)| {
+        promotion.images.get(service).is_none_or(|promised| promised.digest == *digest)
+    };
+    is_it && outcome.running.iter().all(promised)
+}
+
+/// An abort is not taken back. Of the other words the newest counts: ids stand inside the signature, and sort by the time of their making.
+fn newest_halt(said: &[Delivered], order: &Order, trusted: &[PublicKey]) -> Option<Halt> {
+    let promotion = &order.promotion;
+    let believed = said.iter().filter_map(|said| match believe_halt(said, trusted) {
+        Ok(event) => Some(event),
         Err(why) => {
-            warn!(%host, why, "an outcome is not believed");
-            false
+            warn!(subject = said.subject, sequence = said.sequence, why, "a halt is not believed");
+            None
         }
-    })
+    });
+    let about = believed.filter(|CloudEvent { data, .. }| {
+        (data.promotion, &data.env, &data.app) == (order.id, &promotion.env, &promotion.app)
+    });
+    about.max_by_key(|event| (event.data.command == HaltCommand::Abort, event.id)).map(|event| event.data)
+}
+
+fn is_just_this(said: &Delivered, order: &Order, trusted: &[PublicKey]) -> bool {
+    believe_promotion(said, trusted)
+        .is_ok_and(|event| event.id == order.id && event.data.counter == order.promotion.counter)
+}
+
+/// The newest of these that hosts of the plan take instead.
+fn newest_in_its_place(said: &[Delivered], order: &Order, trusted: &[PublicKey], now: Timestamp) -> Option<Counter> {
+    let promotion = &order.promotion;
+    let newer = said.iter().filter_map(|said| believe_promotion(said, trusted).ok()).map(|event| event.data);
+    newer
+        .filter(|newer| (&newer.env, &newer.app) == (&promotion.env, &promotion.app))
+        .filter(|newer| newer.counter > promotion.counter && now < newer.expires_at)
+        .filter(|newer| concerns(&newer.plan, &promotion.plan))
+        .map(|newer| newer.counter)
+        .max()
+}
+
+/// Whether a host of `plan` takes a promotion with the plan `newer`. By labels alone it cannot be told; such a host says so itself.
+fn concerns(newer: &RolloutPlan, plan: &RolloutPlan) -> bool {
+    let is_for_all = !newer.only_named && newer.labels.is_empty();
+    is_for_all || newer.hosts().chain(&newer.away).any(|host| plan.place_of(host).is_some())
 }
 
 /// An outcome, by the key that the roster has for the host that it is of.
@@ -119,26 +159,16 @@ pub(super) fn believe_outcome(said: &Delivered, roster: &Roster) -> Result<Outco
     Ok(event.data)
 }
 
-fn believe_halt(said: &Delivered, trusted: &[PublicKey]) -> Result<Halt, String> {
+fn believe_halt(said: &Delivered, trusted: &[PublicKey]) -> Result<CloudEvent<Halt>, String> {
     verify(&said.body, said.signature.as_deref(), trusted).map_err(|error| error.to_string())?;
-    CloudEvent::<Halt>::decode(&said.body, TYPE_HALTED).map(|event| event.data).map_err(|error| error.to_string())
+    CloudEvent::decode(&said.body, TYPE_HALTED).map_err(|error| error.to_string())
 }
 
-fn believe_state(bytes: &[u8], order: &Order, roster: &Roster) -> Result<RolloutState, String> {
-    let envelope: DsseEnvelope = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let keys: Vec<PublicKey> = roster.hosts.values().cloned().collect();
-    let (payload, signer) = envelope.open(&keys).map_err(|error| error.to_string())?;
-    let event = CloudEvent::<RolloutState>::decode(&payload, TYPE_ROLLOUT_STATE).map_err(|error| error.to_string())?;
-    let state = event.data;
-    let decider = &state.decided_by;
-    if roster.hosts.get(decider) != Some(&signer) {
-        return Err(format!("it says that {decider} decided it, but another host signed it"));
-    }
-    let promotion = &order.promotion;
-    if (state.promotion, state.counter, &state.env, &state.app)
-        != (order.id, promotion.counter, &promotion.env, &promotion.app)
-    {
-        return Err("it is the state of another rollout".to_owned());
-    }
-    Ok(state)
+fn believe_promotion(said: &Delivered, trusted: &[PublicKey]) -> Result<CloudEvent<Promotion>, String> {
+    verify(&said.body, said.signature.as_deref(), trusted).map_err(|error| error.to_string())?;
+    CloudEvent::decode(&said.body, TYPE_PROMOTED).map_err(|error| error.to_string())
 }
+
+#[cfg(test)]
+#[path = "reading/tests.rs"]
+mod tests;

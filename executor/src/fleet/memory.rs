@@ -1,0 +1,36 @@
+//! What was last made out about each of the rollouts under way.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use landfall_schema::ids::EventId;
+
+/// Rollouts that are remembered; more are never under way on one host.
+const KEPT: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct Memory<T>(Mutex<VecDeque<(EventId, T)>>);
+
+impl<T> Default for Memory<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone> Memory<T> {
+    /// Of the rollout of this promotion.
+    pub(super) fn of(&self, id: EventId) -> Option<T> {
+        self.all().iter().find(|(known, _)| *known == id).map(|(_, value)| value.clone())
+    }
+
+    pub(super) fn keep(&self, id: EventId, value: T) {
+        let mut all = self.all();
+        all.retain(|(known, _)| *known != id);
+        all.push_front((id, value));
+        all.truncate(KEPT);
+    }
+
+    fn all(&self) -> MutexGuard<'_, VecDeque<(EventId, T)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
