@@ -20,6 +20,8 @@ use super::{Fleet, FleetError};
 
 /// Proofs that are fetched at the same time.
 const PROOFS_AT_ONCE: usize = 16;
+/// The clock of whoever promotes may go ahead of the server's by so much, in seconds.
+const CLOCKS_APART_MAX_S: i64 = 60 * 60;
 
 impl Fleet {
     /// The newest word of an operator about this promotion.
@@ -27,6 +29,9 @@ impl Fleet {
         let promotion = &order.promotion;
         let subject = subject::halted(&promotion.env, &promotion.app);
         let Some(last) = bus.last_said(&subject).await? else { return Ok(None) };
+        if is_from_before(&last, order) {
+            return Ok(None);
+        }
         if let Some((_, halt)) = self.inner.halts.of(order.id).filter(|(of, _)| *of == last.sequence) {
             return Ok(halt);
         }
@@ -105,6 +110,12 @@ fn proves(outcome: &Outcome, order: &Order, host: &HostName) -> bool {
         promotion.images.get(service).is_none_or(|promised| promised.digest == *digest)
     };
     is_it && outcome.running.iter().all(promised)
+}
+
+/// Whether nobody can have meant this promotion, since it was made later: so that not every host reads all that was ever said.
+fn is_from_before(said: &Delivered, order: &Order) -> bool {
+    let made_at = order.id.0.get_timestamp().and_then(|at| i64::try_from(at.to_unix().0).ok());
+    made_at.is_some_and(|made_at| said.published_at.as_second() + CLOCKS_APART_MAX_S < made_at)
 }
 
 /// An abort is not taken back. Of the other words the newest counts: ids stand inside the signature, and sort by the time of their making.

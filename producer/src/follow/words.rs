@@ -308,6 +308,15 @@ mod tests {
     }
 
     #[test]
+    fn a_rollout_that_left_hosts_different_names_them() {
+        let state: CloudEvent<RolloutState> =
+            serde_json::from_slice(include_bytes!("../../../schema/golden/dev.landfall.rollout.state.v1.json"))
+                .unwrap();
+        let mixed = status_of(&state.data);
+        assert!(mixed.starts_with("left the fleet mixed (") && mixed.ends_with("; host-b: it is stuck"), "{mixed}");
+    }
+
+    #[test]
     fn a_failure_with_its_reason_logs_and_hint() {
         let mut failed = golden(include_bytes!("../../../schema/golden/dev.landfall.readiness.failed.v1.json"));
         let mut reason = failed.reason.take().unwrap();
