@@ -228,7 +228,9 @@ async fn a_committed_host_is_watched_until_the_last_word() -> Result<()> {
         outcome.counter.0 == draft.counter() && outcome.rollout.as_ref().is_some_and(|state| state.word().is_some())
     };
     ensure!(!scenario.outcomes.seen().iter().any(|seen| is_last(&seen.data)), "it was told after the last word");
-    Ok(())
+    let last = word(&mut scenario, draft.counter()).await?;
+    ensure!(last.kind == OutcomeKind::RolloutRolledBack, "{last:#?}");
+    scenario.assert_serves("v1").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
