@@ -7,6 +7,8 @@ use crate::outcome::OutcomeKind;
 
 /// Longest database name that stands in a key as it is.
 const DATABASE_KEY_MAX_BYTES: usize = 100;
+/// Between a database's name and the host whose own it is.
+const OF_HOST: &str = ".on.";
 
 /// A subject that a message is published to; made only by the functions of this module.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -84,15 +86,15 @@ pub fn condemned_key(env: &EnvName, app: &AppName) -> String {
 }
 
 /// The key of a database's lease in the bucket [`crate::layout::LOCKS`]. A name that could not stand in a key gets a digest instead of what
-/// could not. With a host it is a database of that host alone.
+/// could not, and so does one that would read as a host's own. With a host it is a database of that host alone.
 pub fn migration_key(env: &EnvName, database: &str, host: Option<&HostName>) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let fits = !database.is_empty() && database.len() <= DATABASE_KEY_MAX_BYTES && database.chars().all(plain);
     let stops = database.starts_with('.') || database.ends_with('.') || database.contains("..");
-    let name =
-        if fits && !stops { database.to_owned() } else { format!("={}", Digest::of(database.as_bytes()).short()) };
+    let is_plain = fits && !stops && !database.contains(OF_HOST);
+    let name = if is_plain { database.to_owned() } else { format!("={}", Digest::of(database.as_bytes()).short()) };
     match host {
-        Some(host) => format!("{env}.migrate.{name}.on.{host}"),
+        Some(host) => format!("{env}.migrate.{name}{OF_HOST}{host}"),
         None => format!("{env}.migrate.{name}"),
     }
 }

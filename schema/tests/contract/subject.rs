@@ -106,3 +106,16 @@ fn layout_is_in_the_order_of_its_dependencies() {
         }
     }
 }
+
+#[test]
+fn every_database_has_a_lease_of_its_own() {
+    let host = host();
+    let key = |database: &str, host| subject::migration_key(&env(), database, host);
+    assert_eq!(key("shop", None), "staging.migrate.shop");
+    assert_eq!(key("shop.on", None), "staging.migrate.shop.on");
+    assert_eq!(key("shop", Some(&host)), "staging.migrate.shop.on.host-a");
+    // Else it would share the entry of host-a's own.
+    for odd in ["shop.on.host-a", "", ".", "a..b", "a b", "*", ">"] {
+        assert!(key(odd, None).starts_with("staging.migrate.="), "{odd:?}");
+    }
+}
