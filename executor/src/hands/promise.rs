@@ -30,10 +30,14 @@ impl Hands {
         self.config.state_dir.join("stacks").join(self.engine.project()).join(FILE)
     }
 
-    /// Remembered as soon as the schema has changed: it stays so, whatever becomes of the release.
+    /// Remembered as soon as the schema has changed: it stays so, whatever becomes of the release. A newer promise is kept: the schema is the
+    /// newer release's.
     pub(crate) async fn remember_promise(&self, order: &Order, made: &[AppliedMigration]) -> Result<(), Reason> {
         let promotion = &order.promotion;
         let (Some(schema), Some(last)) = (&promotion.schema, made.last()) else { return Ok(()) };
+        if self.promise().await?.is_some_and(|newest| newest.counter > promotion.counter) {
+            return Ok(());
+        }
         let promise = Promise {
             counter: promotion.counter,
             release: promotion.release.clone(),
@@ -45,21 +49,25 @@ impl Hands {
     }
 
     /// # Errors
-    /// [`ReasonCode::SchemaTooNew`].
+    /// [`ReasonCode::SchemaTooNew`]; [`ReasonCode::SettingsInvalid`] for a promise of its own that nobody could keep.
     pub(crate) async fn check_promise(&self, promotion: &Promotion) -> Result<(), Reason> {
+        check_own(promotion)?;
+        self.promise().await?.map_or(Ok(()), |promise| judge(&promise, promotion))
+    }
+
+    async fn promise(&self) -> Result<Option<Promise>, Reason> {
         let path = self.promise_file();
         let bytes = match tokio::fs::read(&path).await {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(internal("reading what the schema serves", error)),
         };
-        match serde_json::from_slice::<Promise>(&bytes) {
-            Ok(promise) => judge(&promise, promotion),
-            Err(error) => {
+        let promise = serde_json::from_slice::<Promise>(&bytes);
+        Ok(promise
+            .inspect_err(|error| {
                 warn!(path = %path.display(), %error, "what the schema serves is not readable; nothing is refused because of it");
-                Ok(())
-            }
-        }
+            })
+            .ok())
     }
 
     /// What has to be said before a release begins that its former one could not follow again.
@@ -74,6 +82,15 @@ impl Hands {
             )
         })
     }
+}
+
+/// What cannot be read would refuse nothing later.
+fn check_own(promotion: &Promotion) -> Result<(), Reason> {
+    let Some(schema) = &promotion.schema else { return Ok(()) };
+    Requirement::new(&schema.compatible_with).map(drop).map_err(|error| {
+        Reason::new(ReasonCode::SettingsInvalid, format!("schema.compatible_with of the promotion: {error}"))
+            .hint("for example `schema: {compatible_with: \">= 1.4\"}` in x-landfall; correct it and promote again")
+    })
 }
 
 fn judge(promise: &Promise, promotion: &Promotion) -> Result<(), Reason> {
@@ -109,6 +126,7 @@ fn judge(promise: &Promise, promotion: &Promotion) -> Result<(), Reason> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use landfall_schema::promotion::SchemaPromise;
 
     fn check(intent: Intent, release: &str) -> Option<String> {
         let promise = Promise {
@@ -120,6 +138,16 @@ mod tests {
         let mut promotion = crate::samples::promotion(6);
         (promotion.intent, promotion.release) = (intent, release.parse().unwrap());
         judge(&promise, &promotion).err().map(|reason| reason.message)
+    }
+
+    #[test]
+    fn a_promise_that_cannot_be_read_is_refused() {
+        let mut promotion = crate::samples::promotion(6);
+        check_own(&promotion).unwrap();
+        for (serves, is_good) in [(">= 1.4", true), ("newer", false), ("", false)] {
+            promotion.schema = Some(SchemaPromise { compatible_with: serves.to_owned() });
+            assert_eq!(check_own(&promotion).is_ok(), is_good, "{serves:?}");
+        }
     }
 
     #[test]

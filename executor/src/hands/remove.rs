@@ -43,7 +43,8 @@ impl Hands {
     pub(crate) async fn remove(&self, order: &Order, context: &Context) -> Result<Evidence, Reason> {
         if order.promotion.preview.is_none() || !self.is_preview_directory() {
             let message = format!("{} is no preview, and nothing else is removed", order.promotion.app);
-            return Err(Reason::new(ReasonCode::PolicyViolation, message));
+            return Err(Reason::new(ReasonCode::PolicyViolation, message)
+                .hint("stop a service of a stack by taking it out of its compose file, and promote; a whole stack goes by hand: `docker compose down` on the host"));
         }
         self.engine.ping().await?;
         self.check_ours(&self.engine.containers().await?)?;

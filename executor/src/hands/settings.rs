@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use landfall_schema::compatibility::Requirement;
 use landfall_schema::outcome::{Reason, ReasonCode};
-use landfall_schema::stack::{EXTENSION, READY_INTERVAL_MIN_MS, Readiness, ServiceSettings, SmokeTest, StackSettings};
+use landfall_schema::stack::{
+    EXTENSION, READY_INTERVAL_MIN_MS, Readiness, Role, ServiceSettings, SmokeTest, StackSettings,
+};
 use serde_json::Value;
 
 /// Longest wait that any setting may ask for: a day.
@@ -20,9 +22,9 @@ pub(crate) fn of_stack(model: &Value) -> Result<StackSettings, Reason> {
         Requirement::new(&schema.compatible_with)
             .map_err(|error| invalid("schema.compatible_with of x-landfall at the top", &error.to_string()))?;
     }
-    for (name, value) in [("smoke_deadline_ms", settings.smoke_deadline_ms), ("bake_ms", settings.bake_ms)] {
-        check_wait(name, value).map_err(|why| invalid("x-landfall at the top", &why))?;
-    }
+    check_limit("smoke_deadline_ms", settings.smoke_deadline_ms)
+        .and_then(|()| check_wait("bake_ms", settings.bake_ms))
+        .map_err(|why| invalid("x-landfall at the top", &why))?;
     Ok(settings)
 }
 
@@ -64,7 +66,10 @@ fn check_service(settings: &ServiceSettings) -> Result<(), String> {
         ("lock_timeout_ms", settings.lock_timeout_ms),
         ("statement_timeout_ms", settings.statement_timeout_ms),
     ] {
-        check_wait(name, value)?;
+        check_limit(name, value)?;
+    }
+    if settings.role != Role::Serve && settings.migrations.is_some() {
+        return Err("migrations are of a service that serves; a one-shot migrates by its own command".to_owned());
     }
     if let Some(url) = &settings.database_url
         && !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme))
@@ -119,6 +124,14 @@ fn check_smoke(test: &SmokeTest) -> Result<(), String> {
     }
 }
 
+/// A limit of nothing would fail always.
+fn check_limit(name: &str, ms: Option<u64>) -> Result<(), String> {
+    match ms {
+        Some(0) => Err(format!("{name} is 0, at least 1 is needed")),
+        ms => check_wait(name, ms),
+    }
+}
+
 fn check_wait(name: &str, ms: Option<u64>) -> Result<(), String> {
     match ms {
         Some(ms) if ms > WAIT_MAX_MS => Err(format!("{name} is {ms}, more than a day")),
@@ -145,6 +158,10 @@ mod tests {
         check(json!(null), "");
         check(json!({ "role": "migrate", "database_url": "mysql://x" }), "database_url must begin");
         check(json!({ "lock_timeout_ms": 100_000_000_000_u64 }), "more than a day");
+        check(json!({ "statement_timeout_ms": 0 }), "at least 1");
+        check(json!({ "deadline_ms": 0 }), "at least 1");
+        let files = json!({ "path": "/m", "url": "sqlite:///x" });
+        check(json!({ "role": "migrate", "migrations": files }), "a one-shot migrates by its own command");
         check(json!({ "ready": { "http": { "port": 80 } } }), "");
         check(json!({ "redy": {} }), "x-landfall of service app: unknown field `redy`");
         check(json!({ "role": "boss" }), "unknown variant `boss`");
@@ -153,6 +170,21 @@ mod tests {
         check(json!({ "ready": { "http": { "port": 80, "path": "x" } } }), "slash");
         check(json!({ "migrations": { "path": "m", "url": "sqlite:///x" } }), "absolute");
         check(json!({ "migrations": { "path": "/m", "url": "" } }), "is its variable set");
+    }
+
+    #[test]
+    fn stacks() {
+        let check = |settings: Value, expect: &str| {
+            let found =
+                of_stack(&json!({ "x-landfall": settings })).err().map_or(String::new(), |reason| reason.message);
+            assert!(found.contains(expect) && found.is_empty() == expect.is_empty(), "{found:?} for {expect:?}");
+        };
+        check(json!({ "schema": { "compatible_with": ">= 1.4, < 3" }, "bake_ms": 0 }), "");
+        check(json!({ "smoke_deadline_ms": 0 }), "at least 1");
+        for bad in ["", "newer", ">= 1.4.0.0", "1.4 || 2"] {
+            check(json!({ "schema": { "compatible_with": bad } }), "schema.compatible_with of x-landfall at the top");
+        }
+        check(json!({ "schema": {} }), "compatible_with");
     }
 
     #[test]
