@@ -8,10 +8,9 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use landfall_bus::BusError;
 use landfall_schema::Timestamp;
-use landfall_schema::event::{CloudEvent, TYPE_MIGRATION_LEASE};
 use landfall_schema::layout::LOCKS;
 use landfall_schema::lease::MigrationLease;
-use landfall_schema::signature::{DsseEnvelope, PublicKey};
+use landfall_schema::signature::PublicKey;
 use landfall_schema::subject;
 
 use crate::announce::Announcer;
@@ -32,7 +31,7 @@ impl Leases for BusLeases {
             let bus = self.bus.connected().ok_or_else(away)?;
             let entry = bus.entry(LOCKS, key).await.map_err(trouble)?;
             Ok(entry.map(|entry| {
-                let (lease, signer) = opened(&entry.body).unzip();
+                let (lease, signer) = MigrationLease::open(&entry.body).ok().unzip();
                 Kept { revision: entry.revision, lease, signer }
             }))
         })
@@ -66,16 +65,6 @@ impl Leases for BusLeases {
     fn may_promote(&self, key: &PublicKey) -> bool {
         self.promoters.contains(key)
     }
-}
-
-/// The lease and the key that signed it, whoever that is.
-fn opened(body: &[u8]) -> Option<(MigrationLease, PublicKey)> {
-    let envelope: DsseEnvelope = serde_json::from_slice(body).ok()?;
-    let claimed: Vec<PublicKey> =
-        envelope.signatures.iter().filter_map(|signature| PublicKey::new(&signature.keyid).ok()).collect();
-    let (bytes, signer) = envelope.open(&claimed).ok()?;
-    let event = CloudEvent::<MigrationLease>::decode(&bytes, TYPE_MIGRATION_LEASE).ok()?;
-    Some((event.data, signer))
 }
 
 fn away() -> LeaseTrouble {

@@ -1,14 +1,16 @@
 //! `landfall migration`: who migrates a database, and the word of somebody who looked after an end that nobody knows.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use landfall_bus::{Bus, BusError};
+use landfall_bus::{Bus, BusError, Entry};
 use landfall_schema::Timestamp;
 use landfall_schema::event::{CloudEvent, TYPE_MIGRATION_LEASE};
-use landfall_schema::ids::{EnvName, EventId, HostName};
+use landfall_schema::ids::{AppName, Counter, EnvName, EventId, HostName, IdError, ReleaseName, ServiceName};
 use landfall_schema::layout::LOCKS;
 use landfall_schema::lease::{LeasePhase, MigrationLease};
-use landfall_schema::signature::{DsseEnvelope, PublicKey};
+use landfall_schema::signature::DsseEnvelope;
 use landfall_schema::subject;
 use uuid::Uuid;
 
@@ -42,12 +44,15 @@ pub struct ResolveArgs {
     /// Who looked. Default: what CI or the system says
     #[arg(long, value_name = "NAME")]
     pub author: Option<String>,
+    /// Also where the lease says that nothing is open, or cannot be read: its hosts do not believe it
+    #[arg(long)]
+    pub force: bool,
 }
 
 pub async fn show(args: DatabaseArgs, cli: &Session) -> Result<ExitCode, CliError> {
     let env = cli.env()?.clone();
     let bus = cli.bus().await?;
-    let (lease, _) = read(&bus, &env, &args).await?;
+    let lease = opened(&entry(&bus, &env, &args).await?, &env, &args)?;
     if cli.output.is_json() {
         cli.output.json(&lease)?;
     } else {
@@ -60,12 +65,21 @@ pub async fn resolve(args: ResolveArgs, cli: &Session) -> Result<ExitCode, CliEr
     let env = cli.env()?.clone();
     let key = cli.signing_key()?;
     let bus = cli.bus().await?;
-    let (mut lease, revision) = read(&bus, &env, &args.of).await?;
     let of = &args.of;
-    if !matches!(lease.phase, LeasePhase::Unknown { .. }) {
-        return Err(CliError::new(format!("nothing of {} is open: {}", of.database, told(&lease)))
-            .hint("a migration that failed is simply promoted again, once its cause is mended"));
-    }
+    let entry = entry(&bus, &env, of).await?;
+    let mut lease = match opened(&entry, &env, of) {
+        // What a lease that is not believed says of its place among the promotions is not repeated under this signature.
+        Ok(lease) if args.force && !matches!(lease.phase, LeasePhase::Running) => {
+            MigrationLease { counter: Counter::NONE, ..lease }
+        }
+        Ok(lease) if matches!(lease.phase, LeasePhase::Unknown { .. }) => lease,
+        Ok(lease) => {
+            return Err(CliError::new(format!("nothing of {} is open: {}", of.database, told(&lease)))
+                .hint("a migration that failed is simply promoted again, once its cause is mended"));
+        }
+        Err(_) if args.force => nobodys(&env, &of.database).map_err(|error| CliError::from_error(&error))?,
+        Err(error) => return Err(error),
+    };
     let author = args.author.clone().unwrap_or_else(|| ci::author(&process_environment));
     lease.phase = LeasePhase::Resolved { author: author.clone() };
     // What hosts said is theirs to say again; this signature is for the resolution alone.
@@ -77,7 +91,7 @@ pub async fn resolve(args: ResolveArgs, cli: &Session) -> Result<ExitCode, CliEr
     let body = serde_json::to_vec(&DsseEnvelope::new(&payload, vec![signature]))
         .map_err(|error| CliError::new("cannot write the lease").because(&error))?;
     let name = subject::migration_key(&env, &of.database, of.host.as_ref());
-    match bus.write_entry(LOCKS, &name, Bytes::from(body), revision).await {
+    match bus.write_entry(LOCKS, &name, Bytes::from(body), entry.revision).await {
         Ok(_) => {}
         Err(BusError::Raced { .. }) => {
             let error = CliError::new(format!("the lease of {} changed at this moment", of.database));
@@ -89,27 +103,46 @@ pub async fn resolve(args: ResolveArgs, cli: &Session) -> Result<ExitCode, CliEr
         cli.output.json(&lease)?;
     }
     cli.output.note(format!(
-        "{}: {author} says that the schema is in order; promote {} again, and its migrations run",
-        of.database, lease.app
+        "{}: {author} says that the schema is in order; promote again, and its migrations run",
+        of.database
     ));
     Ok(ExitCode::Done)
 }
 
-async fn read(bus: &Bus, env: &EnvName, args: &DatabaseArgs) -> Result<(MigrationLease, u64), CliError> {
+async fn entry(bus: &Bus, env: &EnvName, args: &DatabaseArgs) -> Result<Entry, CliError> {
     let key = subject::migration_key(env, &args.database, args.host.as_ref());
-    let Some(entry) = bus.entry(LOCKS, &key).await? else {
-        return Err(CliError::new(format!("nobody has migrated {} in {env} yet", args.database)).hint(
+    bus.entry(LOCKS, &key).await?.ok_or_else(|| {
+        CliError::new(format!("nobody has migrated {} in {env} yet", args.database)).hint(
             "the name is `database` of the migrations' settings, else APP.SERVICE; of a host's own database with --host HOST",
-        ));
-    };
-    let unreadable = || CliError::new(format!("the lease of {} cannot be read", args.database));
-    let envelope: DsseEnvelope = serde_json::from_slice(&entry.body).map_err(|error| unreadable().because(&error))?;
-    let claimed: Vec<PublicKey> =
-        envelope.signatures.iter().filter_map(|signature| PublicKey::new(&signature.keyid).ok()).collect();
-    let (bytes, _) = envelope.open(&claimed).map_err(|error| unreadable().because(&error))?;
-    let event = CloudEvent::<MigrationLease>::decode(&bytes, TYPE_MIGRATION_LEASE)
-        .map_err(|error| unreadable().because(&error))?;
-    Ok((event.data, entry.revision))
+        )
+    })
+}
+
+fn opened(entry: &Entry, env: &EnvName, args: &DatabaseArgs) -> Result<MigrationLease, CliError> {
+    MigrationLease::open(&entry.body).map(|(lease, _)| lease).map_err(|error| {
+        let host = args.host.as_ref().map_or(String::new(), |host| format!(" --host {host}"));
+        CliError::new(format!("the lease of {} cannot be read", args.database)).because(&error).hint(format!(
+            "look at the database; when its schema is in order, `landfall migration resolve {} --env {env}{host} --force`",
+            args.database
+        ))
+    })
+}
+
+/// In place of an entry that nobody can read.
+fn nobodys(env: &EnvName, database: &str) -> Result<MigrationLease, IdError> {
+    const UNKNOWN: &str = "unknown";
+    Ok(MigrationLease {
+        env: env.clone(),
+        database: database.to_owned(),
+        app: AppName::new(UNKNOWN)?,
+        counter: Counter::NONE,
+        release: ReleaseName::new(UNKNOWN)?,
+        promotion: EventId(Uuid::nil()),
+        service: ServiceName::new(UNKNOWN)?,
+        holder: HostName::new(UNKNOWN)?,
+        phase: LeasePhase::Running,
+        done: BTreeMap::new(),
+    })
 }
 
 fn told(lease: &MigrationLease) -> String {

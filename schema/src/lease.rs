@@ -9,8 +9,12 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use thiserror::Error;
+
+use crate::event::{CloudEvent, EventError, TYPE_MIGRATION_LEASE};
 use crate::ids::{AppName, Counter, EnvName, EventId, HostName, ReleaseName, ServiceName};
 use crate::outcome::{AppliedMigration, Reason};
+use crate::signature::{DsseEnvelope, PublicKey, SignatureError, named_keys};
 
 /// How often the holder writes a running lease anew.
 pub const LEASE_RENEWED: Duration = Duration::from_secs(4);
@@ -69,19 +73,69 @@ pub struct LeaseDone {
     pub applied: Vec<AppliedMigration>,
 }
 
+/// An entry that is no lease, or was changed after it was signed.
+#[derive(Debug, Error)]
+pub enum LeaseError {
+    #[error("the entry is no signed document")]
+    NoEnvelope(#[source] serde_json::Error),
+    #[error("the entry's signature does not hold")]
+    Signature(#[source] SignatureError),
+    #[error("the entry is no lease")]
+    NoLease(#[source] EventError),
+}
+
+/// A promotion's place among those of its application. Counters begin anew with a new bus, while databases remember; so the ids, which
+/// begin with the time, have to agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub counter: Counter,
+    pub promotion: EventId,
+}
+
+impl Place {
+    pub fn is_after(&self, other: &Self) -> bool {
+        self.counter > other.counter && self.promotion.0 > other.promotion.0
+    }
+}
+
+impl LeaseDone {
+    pub fn place(&self) -> Place {
+        Place { counter: self.counter, promotion: self.promotion }
+    }
+}
+
 impl MigrationLease {
+    /// A bucket's entry: the lease, and the key that signed exactly it. Nothing is said of whether that key is trusted.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub fn open(entry: &[u8]) -> Result<(Self, PublicKey), LeaseError> {
+        let envelope: DsseEnvelope = serde_json::from_slice(entry).map_err(LeaseError::NoEnvelope)?;
+        let named = named_keys(Some(&envelope.header()));
+        let (bytes, signer) = envelope.open(&named).map_err(LeaseError::Signature)?;
+        let event = CloudEvent::<Self>::decode(&bytes, TYPE_MIGRATION_LEASE).map_err(LeaseError::NoLease)?;
+        Ok((event.data, signer))
+    }
+
+    pub fn place(&self) -> Place {
+        Place { counter: self.counter, promotion: self.promotion }
+    }
+
     /// The key in [`Self::done`].
     pub fn done_key(app: &AppName, service: &ServiceName) -> String {
         format!("{app}.{service}")
     }
 
-    /// What became of this service's migrations in this promotion, if they came to a good end.
-    pub fn done_for(&self, app: &AppName, service: &ServiceName, promotion: EventId) -> Option<&LeaseDone> {
-        self.done.get(&Self::done_key(app, service)).filter(|done| done.promotion == promotion)
+    /// The last migrations of this service that came to a good end.
+    pub fn done_for(&self, app: &AppName, service: &ServiceName) -> Option<&LeaseDone> {
+        self.done.get(&Self::done_key(app, service))
     }
 
-    /// Remembers that they did.
+    /// Remembers that they did; what a newer promotion has done is not forgotten for it.
     pub fn remember(&mut self, mut done: LeaseDone) {
+        if self.done_for(&self.app, &self.service).is_some_and(|newest| newest.place().is_after(&done.place())) {
+            return;
+        }
         let older = done.applied.len().saturating_sub(LEASE_APPLIED_MAX);
         done.applied.drain(..older);
         self.done.insert(Self::done_key(&self.app, &self.service), done);
@@ -89,5 +143,49 @@ impl MigrationLease {
             let oldest = self.done.iter().min_by_key(|(_, done)| done.promotion.0).map(|(key, _)| key.clone());
             oldest.map(|key| self.done.remove(&key));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use uuid::Uuid;
+
+    fn done(counter: u64, promotion: u128) -> LeaseDone {
+        let promotion = EventId(Uuid::from_u128(promotion));
+        LeaseDone { promotion, counter: Counter(counter), by: "host-a".parse().unwrap(), applied: Vec::new() }
+    }
+
+    #[test]
+    fn a_newer_migration_is_not_forgotten_for_an_older_one() {
+        let mut lease = MigrationLease {
+            env: "test".parse().unwrap(),
+            database: "shop".to_owned(),
+            app: "shop".parse().unwrap(),
+            counter: Counter(5),
+            release: "v5".parse().unwrap(),
+            promotion: EventId(Uuid::from_u128(50)),
+            service: "app".parse().unwrap(),
+            holder: "host-a".parse().unwrap(),
+            phase: LeasePhase::Running,
+            done: BTreeMap::new(),
+        };
+        // Counter and id of what comes after one another, and what is remembered then. The last one is of a bus that began anew.
+        for (done, newest) in [(done(4, 40), 4), (done(6, 60), 6), (done(5, 50), 6), (done(1, 70), 1)] {
+            lease.remember(done);
+            assert_eq!(lease.done_for(&lease.app, &lease.service).unwrap().counter, Counter(newest));
+        }
+    }
+
+    #[test]
+    fn only_what_is_signed_as_it_stands_is_a_lease() {
+        assert!(matches!(MigrationLease::open(b"junk"), Err(LeaseError::NoEnvelope(_))));
+        let key = crate::signature::SigningKey::generate();
+        let unsigned = DsseEnvelope::new(b"{}", Vec::new());
+        let other = DsseEnvelope::new(b"{}", vec![key.sign(b"{}").unwrap()]);
+        let open = |envelope: &DsseEnvelope| MigrationLease::open(&serde_json::to_vec(envelope).unwrap());
+        assert!(matches!(open(&unsigned), Err(LeaseError::Signature(_))));
+        assert!(matches!(open(&other), Err(LeaseError::NoLease(_))));
     }
 }

@@ -2,8 +2,10 @@
 
 use anyhow::Result;
 use landfall_schema::ids::Counter;
+use landfall_schema::layout::LOCKS;
 use landfall_schema::outcome::{OutcomeKind, ReasonCode};
 use landfall_schema::promotion::Intent;
+use landfall_schema::subject;
 use landfall_tests::database::Database;
 use landfall_tests::image::AppImage;
 use landfall_tests::scenario::Scenario;
@@ -198,15 +200,41 @@ async fn a_migrator_service_that_hangs_is_ended() -> Result<()> {
     let migrator = served.scenario.push("migrator", AppImage::version("m").script("exec sleep 600")).await?;
     let settings = "role: migrate\ndeadline_ms: 1500";
     let stack = Stack::app(&v2).service("migrator", &migrator, "init: true\nstop_grace_period: 1s", settings);
-    let outcome = served.scenario.deploy(&stack).await?;
-    assert_eq!(outcome.kind, OutcomeKind::DeployFailed, "{outcome:#?}");
-    let code = outcome.reason.unwrap().code;
-    assert!(matches!(code, ReasonCode::MigrationFailed | ReasonCode::DeadlineExceeded), "{code:?}");
-    served.assert_untouched().await?;
+    let reason = served.assert_fails(&stack, ReasonCode::MigrationUnknown).await?;
+    assert!(reason.message.contains("was stopped"), "{reason:#?}");
     let project = served.scenario.host().project.clone();
     let running = served.scenario.engine.running_digests(&project)?;
     assert_eq!(running.into_keys().collect::<Vec<_>>(), ["app"], "the migrator still runs");
-    Ok(())
+    // It was in the middle of something, so nobody runs it again before somebody has looked.
+    served.assert_fails(&stack, ReasonCode::MigrationUnknown).await?;
+    let said = served.scenario.cli()?.run(&["migration", "resolve", "shop.migrator", "--host", "host-a"]).await?;
+    assert_ne!(said.code, 0, "the database is no host's own: {said:?}");
+    let said = served.scenario.cli()?.run(&["migration", "resolve", "shop.migrator"]).await?;
+    assert_eq!(said.code, 0, "{said:?}");
+    let quick = served.scenario.push("quick", AppImage::version("m").script("echo applied")).await?;
+    served.scenario.succeed(&Stack::app(&v2).service("migrator", &quick, "init: true", "role: migrate")).await?;
+    served.scenario.assert_serves("v2").await
+}
+
+#[tokio::test]
+async fn junk_in_place_of_a_lease_stops_the_migration_until_somebody_has_looked() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let v2 = served.scenario.push("v2", AppImage::version("v2")).await?;
+    let migrator = served.scenario.push("migrator", AppImage::version("m").script("echo applied")).await?;
+    let stack = Stack::app(&v2).service("migrator", &migrator, "init: true", "role: migrate");
+    // It could stand where "somebody has to look" stood.
+    let key = subject::migration_key(&served.scenario.env, "shop.migrator", None);
+    served.scenario.bus.write_entry(LOCKS, &key, "junk".into(), 0).await?;
+    let reason = served.assert_fails(&stack, ReasonCode::MigrationUnknown).await?;
+    assert!(reason.hint.unwrap_or_default().contains("landfall migration resolve shop.migrator --env test --force"));
+    let cli = served.scenario.cli()?;
+    for (args, code) in [(vec!["show"], 1), (vec!["resolve"], 1), (vec!["resolve", "--force"], 0)] {
+        let args: Vec<&str> = ["migration"].into_iter().chain(args).chain(["shop.migrator"]).collect();
+        let said = cli.run(&args).await?;
+        assert_eq!(said.code, code, "{args:?}: {said:?}");
+    }
+    served.scenario.succeed(&stack).await?;
+    served.scenario.assert_serves("v2").await
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ impl Hands {
                 service: service.name.as_str(),
                 command: &[],
                 step: STEP,
-                resumes: false,
+                mark: None,
                 limit: limit(service),
                 deadline,
                 code: ReasonCode::BackupFailed,

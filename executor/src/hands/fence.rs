@@ -5,7 +5,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use landfall_schema::ids::{Digest, HostName};
+use landfall_schema::ids::{Counter, Digest, HostName};
+use landfall_schema::lease::Place;
 use landfall_schema::outcome::{Reason, ReasonCode};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection, Row as _};
@@ -60,11 +61,29 @@ pub(crate) enum Entered {
     Ours(Fence),
     /// This very migration came to a good end before.
     DoneBy(String),
+    /// A newer promotion has migrated this database since, or has begun to.
+    Newer(Newer),
+}
+
+/// What stands in the row of a newer promotion. The lock is held as long as this is.
+pub(crate) struct Newer {
+    pub(crate) connection: PgConnection,
+    pub(crate) holder: String,
+    pub(crate) counter: Counter,
+    /// Whether it came to a good end.
+    pub(crate) is_done: bool,
 }
 
 impl Gate<'_> {
     pub(crate) fn failed(&self, why: impl std::fmt::Display) -> Reason {
         self.reason(ReasonCode::MigrationFailed, why)
+    }
+
+    pub(crate) fn locked(&self) -> Reason {
+        self.failed("another migration of this database holds the lock").hint(format!(
+            "`landfall migration show {} --env {}` tells who migrates; wait for its end and promote again",
+            self.claim.database, self.claim.order.promotion.env
+        ))
     }
 
     fn reason(&self, code: ReasonCode, why: impl std::fmt::Display) -> Reason {
@@ -85,7 +104,10 @@ impl Hands {
     pub(crate) async fn enter(&self, gate: &Gate<'_>) -> Result<Entered, Reason> {
         // The parser's error could repeat the URL, which has a password.
         let mut options = PgConnectOptions::from_str(gate.url)
-            .map_err(|_| gate.failed(format_args!("{} is not a PostgreSQL URL", gate.setting)))?
+            .map_err(|_| {
+                gate.failed(format_args!("{} is not a PostgreSQL URL", gate.setting))
+                    .hint("postgres://USER:PASSWORD@HOST:PORT/DATABASE, with special characters of the password percent-encoded")
+            })?
             .application_name("landfall");
         if let Some(address) = self.address_of(options.get_host()).await? {
             options = options.host(&address);
@@ -97,6 +119,9 @@ impl Hands {
                 close(connection).await;
                 Ok(Entered::DoneBy(host))
             }
+            Ok(Row::Newer { holder, counter, is_done }) => {
+                Ok(Entered::Newer(Newer { connection, holder, counter, is_done }))
+            }
             Err(reason) => {
                 close(connection).await;
                 Err(reason)
@@ -106,13 +131,14 @@ impl Hands {
 }
 
 /// Closing frees the lock, whatever happened; a server that does not answer frees it when the connection breaks.
-async fn close(connection: PgConnection) {
+pub(crate) async fn close(connection: PgConnection) {
     drop(tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await);
 }
 
 enum Row {
     Taken { table: String, token: i64 },
     DoneBy(String),
+    Newer { holder: String, counter: Counter, is_done: bool },
 }
 
 async fn locked(gate: &Gate<'_>, connection: &mut PgConnection) -> Result<Row, Reason> {
@@ -134,7 +160,7 @@ async fn locked(gate: &Gate<'_>, connection: &mut PgConnection) -> Result<Row, R
             end_holders(key, connection).await;
         }
         if Instant::now() + LOCK_POLL >= deadline {
-            return Err(gate.failed("another migration of this database holds the lock"));
+            return Err(gate.locked());
         }
         tokio::time::sleep(LOCK_POLL).await;
     }
@@ -175,8 +201,10 @@ async fn take(gate: &Gate<'_>, connection: &mut PgConnection) -> Result<Row, Rea
     let failed = |error: sqlx::Error| gate.failed(error);
     let schema: Option<String> =
         sqlx::query_scalar("SELECT quote_ident(current_schema())").fetch_one(&mut *connection).await.map_err(failed)?;
-    let schema =
-        schema.ok_or_else(|| gate.failed("the database has no schema that this role's search_path leads to"))?;
+    let schema = schema.ok_or_else(|| {
+        gate.failed("the database has no schema that this role's search_path leads to")
+            .hint("see `SHOW search_path` and `\\dn` in psql as this role; `CREATE SCHEMA` makes one")
+    })?;
     let table = format!("{schema}._landfall_fence");
     let key = gate.key();
     let found = match read(&table, &key, connection).await {
@@ -202,6 +230,11 @@ async fn take(gate: &Gate<'_>, connection: &mut PgConnection) -> Result<Row, Rea
             && !may_go_on(gate, &row, is_same, doing, &table, connection).await.map_err(failed)?
         {
             return Err(unknown(gate, &row, doing));
+        }
+        // A row is never lowered: older migrations are not run on a newer schema.
+        if row.place.is_some_and(|place| place.is_after(&gate.claim.place())) {
+            let counter = row.place.map_or(Counter::NONE, |place| place.counter);
+            return Ok(Row::Newer { holder: row.holder, counter, is_done: row.state == "done" });
         }
     }
     let promotion = &gate.claim.order.promotion;
@@ -231,6 +264,8 @@ async fn take(gate: &Gate<'_>, connection: &mut PgConnection) -> Result<Row, Rea
 /// What the last runner left.
 struct Found {
     promotion: String,
+    /// `None` for one that somebody wrote by hand.
+    place: Option<Place>,
     release: String,
     holder: String,
     state: String,
@@ -238,11 +273,15 @@ struct Found {
 }
 
 async fn read(table: &str, key: &str, connection: &mut PgConnection) -> sqlx::Result<Option<Found>> {
-    let select = format!("SELECT promotion, release, holder, state, doing FROM {table} WHERE key = $1");
+    let select = format!("SELECT promotion, release, holder, state, doing, counter FROM {table} WHERE key = $1");
     let row = sqlx::query(AssertSqlSafe(select)).bind(key).fetch_optional(connection).await?;
     row.map(|row| {
+        let promotion: String = row.try_get(0)?;
+        let counter: i64 = row.try_get(5)?;
+        let place = u64::try_from(counter).ok().zip(promotion.parse().ok());
         Ok(Found {
-            promotion: row.try_get(0)?,
+            place: place.map(|(counter, promotion)| Place { counter: Counter(counter), promotion }),
+            promotion,
             release: row.try_get(1)?,
             holder: row.try_get(2)?,
             state: row.try_get(3)?,

@@ -4,6 +4,7 @@
 //! No clock is compared: a lease has expired when this host saw no new revision of it for [`LEASE_EXPIRY`] of its own monotonic time.
 
 mod judge;
+mod trust;
 
 use std::time::Duration;
 
@@ -11,19 +12,22 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use landfall_deploy::Order;
-use landfall_schema::ids::{HostName, ServiceName};
-use landfall_schema::lease::{LEASE_EXPIRY, LEASE_RENEWED, LeaseDone, LeasePhase, MigrationLease};
+use landfall_schema::ids::{Counter, HostName, ServiceName};
+use landfall_schema::lease::{LEASE_EXPIRY, LEASE_RENEWED, LeaseDone, LeasePhase, MigrationLease, Place};
 use landfall_schema::outcome::{AppliedMigration, Reason, ReasonCode};
-use landfall_schema::roster::Roster;
+use landfall_schema::promotion::Promotion;
 use landfall_schema::signature::PublicKey;
 use landfall_schema::subject;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{debug, warn};
 
-use super::Hands;
+use super::{Committed, Hands};
 use crate::pace::jittered;
 use judge::{Turn, judge};
+use trust::Trusted;
+
+pub(crate) use judge::older;
 
 /// A change of the lease is heard; this often it is looked at without one, since a word can be missed.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -82,6 +86,10 @@ pub(crate) struct Claim<'a> {
     pub(crate) is_hosts_own: bool,
     /// Whether somebody who takes over from a holder that vanished can find out how far it came: the database tells.
     pub(crate) can_be_told: bool,
+    /// Whether what this host began before can be found again, when nobody knows how it ended: its container, or the database's own record.
+    pub(crate) may_resume: bool,
+    /// Releases that this host keeps: their hosts are no strangers.
+    pub(crate) kept: &'a [Committed],
     pub(crate) waiting: &'a mpsc::Sender<String>,
     pub(crate) deadline: Instant,
 }
@@ -91,10 +99,16 @@ pub(crate) enum Lease {
     Ours(Box<Held>),
     /// There is no lease to be had, and nobody who would need one.
     Without,
-    DoneBy {
-        host: HostName,
-        applied: Vec<AppliedMigration>,
-    },
+    DoneBy(DoneBy),
+}
+
+/// Migrations that came to a good end elsewhere, or before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DoneBy {
+    pub(crate) host: HostName,
+    pub(crate) applied: Vec<AppliedMigration>,
+    /// Of the newer promotion that they belong to, if they are not this one's.
+    pub(crate) newer: Option<Counter>,
 }
 
 /// A lease that this host holds, and gives back with [`Hands::settle`].
@@ -152,6 +166,10 @@ impl Claim<'_> {
         }
     }
 
+    pub(crate) fn place(&self) -> Place {
+        Place { counter: self.order.promotion.counter, promotion: self.order.id }
+    }
+
     fn is_ours(&self, lease: &MigrationLease) -> bool {
         lease.holder == self.order.host && lease.promotion == self.order.id && lease.service == *self.service
     }
@@ -162,12 +180,26 @@ impl Claim<'_> {
 
     /// What somebody has to do before anything migrates this database again.
     pub(crate) fn resolve_hint(&self) -> String {
+        self.hint_with("")
+    }
+
+    /// The same, for a lease that does not say that somebody has to.
+    fn force_hint(&self) -> String {
+        self.hint_with(" --force")
+    }
+
+    fn hint_with(&self, option: &str) -> String {
         let Self { database, order, .. } = self;
         let host = if self.is_hosts_own { format!(" --host {}", order.host) } else { String::new() };
         format!(
-            "look at the database and at the migrator's container, put the schema in order, say so with `landfall migration resolve {database} --env {}{host}`, and promote again",
+            "look at the database and at the migrator's container, put the schema in order, say so with `landfall migration resolve {database} --env {}{host}{option}`, and promote again",
             order.promotion.env
         )
+    }
+
+    pub(crate) fn again_hint(&self) -> String {
+        let Promotion { env, app, .. } = &self.order.promotion;
+        format!("a new promotion migrates: `landfall promote {app} --env {env} --wait`")
     }
 
     fn told_away(&self, why: &str) -> Reason {
@@ -185,13 +217,13 @@ impl Hands {
     /// How it failed elsewhere; that nobody knows how it ended; or that there was no lease until the deadline.
     pub(crate) async fn lease(&self, claim: &Claim<'_>) -> Result<Lease, Reason> {
         let Some(leases) = &self.leases else { return Ok(Lease::Without) };
-        let roster = self.lease_roster(claim).await?;
+        let trusted = self.trusted(claim).await?;
         let key = claim.key();
         let give_up =
             if claim.concerns_others() { claim.deadline } else { claim.deadline.min(Instant::now() + ALONE_WAIT) };
         let mut watch = Watch::default();
         loop {
-            let why = match self.try_lease(claim, leases.as_ref(), &key, roster.as_ref(), &mut watch).await {
+            let why = match self.try_lease(claim, leases.as_ref(), &key, &trusted, &mut watch).await {
                 Ok(Some(lease)) => return Ok(lease),
                 Ok(None) => {
                     watch.next(leases.as_ref(), &key, claim.deadline).await;
@@ -226,13 +258,14 @@ impl Hands {
         claim: &Claim<'_>,
         leases: &dyn Leases,
         key: &str,
-        roster: Option<&Roster>,
+        trusted: &Trusted,
         watch: &mut Watch,
     ) -> Result<Option<Lease>, Stop> {
         let kept = leases.read(key).await?;
         let expired = watch.is_expired(kept.as_ref());
         let revision = kept.as_ref().map_or(0, |kept| kept.revision);
-        let turn = judge(claim, kept.as_ref(), |signer, lease| believes(leases, roster, signer, lease), expired);
+        let word = |signer: Option<&PublicKey>, lease: &MigrationLease| trusted.word(leases, signer, lease);
+        let turn = judge(claim, kept.as_ref(), word, expired);
         match turn {
             Turn::Wait { holder, on } => {
                 if watch.tells(&on) {
@@ -241,7 +274,7 @@ impl Hands {
                 watch.holder = Some(holder);
                 Ok(None)
             }
-            Turn::DoneBy { host, applied } => Ok(Some(Lease::DoneBy { host, applied })),
+            Turn::DoneBy(done) => Ok(Some(Lease::DoneBy(done))),
             Turn::Stop(reason) => Err(Stop::Reason(Box::new(reason))),
             Turn::Halt { lease, reason } => match leases.write(key, &lease, revision).await {
                 Ok(_) => Err(Stop::Reason(Box::new(reason))),
@@ -260,15 +293,6 @@ impl Hands {
                 }
             }
         }
-    }
-
-    /// The keys of the plan's hosts; `None` for a plan whose hosts do not act together, which believe nobody.
-    async fn lease_roster(&self, claim: &Claim<'_>) -> Result<Option<Roster>, Reason> {
-        let Some(reference) = &claim.order.promotion.plan.roster else { return Ok(None) };
-        let bytes = self.bundles.bundle(reference).await?;
-        Roster::decode(&bytes, reference)
-            .map(Some)
-            .map_err(|error| Reason::new(ReasonCode::BundleDigest, error.to_string()).hint("promote again"))
     }
 
     /// Renews the lease while the work goes on, and ends the work when the lease is lost.
@@ -333,15 +357,6 @@ fn bounded(reason: &Reason) -> Reason {
     Reason { code: reason.code, message, hint: reason.hint.clone(), logs: Vec::new() }
 }
 
-/// Whether what a lease says of its end is the word of a host of this plan. A resolution is one of somebody who may promote.
-fn believes(leases: &dyn Leases, roster: Option<&Roster>, signer: Option<&PublicKey>, lease: &MigrationLease) -> bool {
-    let Some(signer) = signer else { return false };
-    match &lease.phase {
-        LeasePhase::Resolved { .. } => leases.may_promote(signer),
-        _ => leases.is_own_key(signer) || roster.is_some_and(|roster| roster.hosts.values().any(|key| key == signer)),
-    }
-}
-
 /// Returns only when the lease is lost.
 async fn renew(leases: &dyn Leases, held: &mut Held, claim: &Claim<'_>) -> Reason {
     loop {
@@ -362,7 +377,10 @@ async fn renew(leases: &dyn Leases, held: &mut Held, claim: &Claim<'_>) -> Reaso
                         "migrating {}: this host was silent for too long, and {by} has the lease now",
                         claim.database
                     );
-                    return Reason::new(ReasonCode::MigrationFailed, message);
+                    return Reason::new(ReasonCode::MigrationFailed, message).hint(format!(
+                        "was the host asleep, or cut off from the bus? `landfall migration show {} --env {}` tells who migrates",
+                        claim.database, claim.order.promotion.env
+                    ));
                 }
             },
         }

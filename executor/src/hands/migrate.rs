@@ -9,12 +9,12 @@ use landfall_schema::outcome::{AppliedMigration, Reason, ReasonCode};
 use landfall_schema::stack::{DatabaseScope, LOCK_TIMEOUT_MS, MIGRATE_DEADLINE_MS, Role};
 use tokio::time::Instant;
 
-use super::fence::{DOING_SERVICE, Entered, Gate};
-use super::lease::{Begun, Claim, Ended, Lease};
+use super::fence::{DOING_SERVICE, Entered, Gate, close};
+use super::lease::{self, Begun, Claim, DoneBy, Ended, Lease};
 use super::oneshot::{self, OneShot};
 use super::render::{Kind, Service, Stack};
 use super::sql::{self, Migrated};
-use super::{Context, Hands, effect_deadline, is_rollback};
+use super::{Context, Hands, effect_deadline};
 
 impl Hands {
     pub(crate) async fn migrate(&self, order: &Order, context: &Context) -> Result<Evidence, Reason> {
@@ -25,18 +25,27 @@ impl Hands {
         let with_files = stack.services.values().filter(|service| service.settings.migrations.is_some());
         for service in stack.one_shots(Role::Migrate).chain(with_files) {
             let database = database_of(order, service);
+            let may_resume = !service.is_one_shot() || {
+                let container = self.migrator_shot(&stack, service, deadline).container();
+                self.is_begun(&container).await.unwrap_or(false)
+            };
             let claim = Claim {
                 order,
                 service: &service.name,
                 database: &database,
                 is_hosts_own: is_hosts_own(&stack, service),
                 can_be_told: !service.is_one_shot() || service.settings.database_url.is_some(),
+                may_resume,
+                kept: &context.last_good,
                 waiting: &context.waiting,
                 deadline,
             };
             let migrated = self.migrate_once(&stack, service, &claim).await?;
             made.extend(migrated.applied.iter().chain(&migrated.elsewhere).cloned());
             match migrated.done_by {
+                Some(host) if let Some(newer) = migrated.newer => {
+                    notes.push(format!("{database}: migrated by {host} for promotion {newer}, which is newer"));
+                }
                 Some(host) if host != order.host.as_str() => notes.push(format!("{database}: migrated by {host}")),
                 // By this host, before it was restarted.
                 Some(_) => applied.extend(migrated.elsewhere),
@@ -53,20 +62,21 @@ impl Hands {
     async fn migrate_once(&self, stack: &Stack, service: &Service, claim: &Claim<'_>) -> Result<Migrated, Reason> {
         let mut held = match self.lease(claim).await? {
             Lease::Ours(held) => held,
-            Lease::Without => return self.migrate_service(stack, service, claim, None).await,
+            Lease::Without => return self.migrate_service(stack, service, claim, None, None).await,
             // The database itself says whether it is the one that was migrated: under one name, each host may have its own.
-            Lease::DoneBy { applied, .. } if knows_itself(service) => {
-                let mut migrated = self.migrate_service(stack, service, claim, None).await?;
-                if migrated.done_by.is_some() {
-                    migrated.elsewhere = applied;
+            Lease::DoneBy(done) if knows_itself(service) => {
+                let mut migrated = self.migrate_service(stack, service, claim, None, Some(&done)).await?;
+                if migrated.done_by.is_some() && migrated.newer.is_none() {
+                    migrated.elsewhere = done.applied;
                 }
                 return Ok(migrated);
             }
-            Lease::DoneBy { host, applied } => {
-                return Ok(Migrated { done_by: Some(host.to_string()), elsewhere: applied, ..Migrated::default() });
+            Lease::DoneBy(DoneBy { host, applied, newer }) => {
+                let elsewhere = if newer.is_none() { applied } else { Vec::new() };
+                return Ok(Migrated { elsewhere, ..Migrated::before(host.as_str(), newer) });
             }
         };
-        let work = self.migrate_service(stack, service, claim, Some(held.begun()));
+        let work = self.migrate_service(stack, service, claim, Some(held.begun()), None);
         let done = self.while_held(&mut held, claim, work).await;
         match &done {
             Ok(migrated) => self.settle(*held, claim, Ended::Done(&migrated.applied)).await,
@@ -81,6 +91,7 @@ impl Hands {
         service: &Service,
         claim: &Claim<'_>,
         begun: Option<Begun>,
+        done: Option<&DoneBy>,
     ) -> Result<Migrated, Reason> {
         let settings = &service.settings;
         let gate = |url, setting| Gate {
@@ -99,7 +110,7 @@ impl Hands {
                 .database_url
                 .as_deref()
                 .map(|url| Gate { deadline: claim.deadline, ..gate(url, "database_url") });
-            return self.run_migrator(stack, service, claim, gate.as_ref()).await;
+            return self.run_migrator(stack, service, claim, gate.as_ref(), done).await;
         }
         let Some(files) = &settings.migrations else { return Ok(Migrated::default()) };
         let image = claim.order.promotion.images.get(&service.name).ok_or_else(|| {
@@ -110,7 +121,7 @@ impl Hands {
             image: image.reference(),
             settings: files,
             gate: gate(&files.url, "migrations.url"),
-            ignore_missing: is_rollback(&claim.order.promotion),
+            done,
         };
         self.apply_sql(&plan).await
     }
@@ -122,14 +133,27 @@ impl Hands {
         service: &Service,
         claim: &Claim<'_>,
         gate: Option<&Gate<'_>>,
+        done: Option<&DoneBy>,
     ) -> Result<Migrated, Reason> {
         let Some(gate) = gate else { return self.run_container(stack, service, claim).await };
         let mut fence = match self.enter(gate).await? {
             Entered::Ours(fence) => fence,
-            Entered::DoneBy(host) => return Ok(Migrated { done_by: Some(host), ..Migrated::default() }),
+            Entered::DoneBy(host) => return Ok(Migrated::before(&host, None)),
+            Entered::Newer(newer) => {
+                close(newer.connection).await;
+                return match done {
+                    _ if newer.is_done => Ok(Migrated::before(&newer.holder, Some(newer.counter))),
+                    Some(done) => Ok(Migrated::before(done.host.as_str(), done.newer)),
+                    None => Err(lease::older(claim, newer.counter)),
+                };
+            }
         };
         fence.doing(Some(DOING_SERVICE)).await.map_err(|error| gate.failed(error))?;
         let ended = self.run_container(stack, service, claim).await;
+        if matches!(&ended, Err(reason) if reason.code == ReasonCode::MigrationUnknown) {
+            fence.abandon().await;
+            return ended;
+        }
         let told = fence.finish(gate, ended.is_ok()).await;
         let migrated = ended?;
         told?;
@@ -137,18 +161,15 @@ impl Hands {
     }
 
     async fn run_container(&self, stack: &Stack, service: &Service, claim: &Claim<'_>) -> Result<Migrated, Reason> {
-        let shot = OneShot {
-            stack,
-            service: service.name.as_str(),
-            command: &[],
-            step: "migration",
-            // A migration that an earlier run of this process began is waited for, never begun twice.
-            resumes: true,
-            limit: limit(service),
-            deadline: claim.deadline,
-            code: ReasonCode::MigrationFailed,
-        };
-        let ended = self.run_one_shot(shot).await?;
+        let ended = self.run_one_shot(self.migrator_shot(stack, service, claim.deadline)).await;
+        let ended = ended.map_err(|reason| match reason.code {
+            ReasonCode::MigrationUnknown => {
+                let more = reason.hint.as_ref().map_or(String::new(), |hint| format!("; {hint}"));
+                let hint = format!("{}{more}", claim.resolve_hint());
+                reason.hint(hint)
+            }
+            _ => reason,
+        })?;
         let applied = AppliedMigration {
             database: claim.database.to_owned(),
             description: oneshot::summary(&ended, stack)
@@ -156,6 +177,20 @@ impl Hands {
             duration_ms: ended.took.as_millis() as u64,
         };
         Ok(Migrated { applied: vec![applied], ..Migrated::default() })
+    }
+
+    /// A migration that an earlier run of this process began is waited for, never begun twice.
+    fn migrator_shot<'a>(&self, stack: &'a Stack, service: &'a Service, deadline: Instant) -> OneShot<'a> {
+        OneShot {
+            stack,
+            service: service.name.as_str(),
+            command: &[],
+            step: "migration",
+            mark: Some(self.stack_dir(stack.counter).join(format!("{}.migration-started", service.name))),
+            limit: limit(service),
+            deadline,
+            code: ReasonCode::MigrationFailed,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! process finds them again by their name.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::models::ContainerStateStatusEnum;
@@ -20,6 +21,8 @@ use super::{Hands, logs};
 
 /// What a container may take to be started.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Between two attempts to wait for a container while the engine is away.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) struct OneShot<'a> {
     pub(crate) stack: &'a Stack,
@@ -28,14 +31,25 @@ pub(crate) struct OneShot<'a> {
     pub(crate) command: &'a [String],
     /// What it is for; part of the container's name and of messages.
     pub(crate) step: &'a str,
-    /// Whether a run that was begun before counts: true where running twice could do harm.
-    pub(crate) resumes: bool,
+    /// Where running twice could do harm: the file that says that it was started. A run that was begun before counts then.
+    pub(crate) mark: Option<PathBuf>,
     /// How long it may run, once it is started.
     pub(crate) limit: Duration,
     /// The whole step's.
     pub(crate) deadline: Instant,
     /// The code of its failure.
     pub(crate) code: ReasonCode,
+}
+
+/// How a run that was started came to its end.
+enum Exit {
+    Code(i64),
+    /// It is not there any more.
+    Gone,
+    /// It runs for too long.
+    Late,
+    /// It cannot be waited for.
+    Broken(Reason),
 }
 
 pub(crate) struct Ended {
@@ -45,7 +59,7 @@ pub(crate) struct Ended {
 }
 
 impl OneShot<'_> {
-    fn container(&self) -> String {
+    pub(crate) fn container(&self) -> String {
         let Stack { invocation, counter, .. } = self.stack;
         format!(
             "landfall-{}-{}-{}-{}",
@@ -55,10 +69,23 @@ impl OneShot<'_> {
             repository_part(self.step)
         )
     }
+
+    /// It was in the middle of what nobody can see into.
+    fn unknown(&self, what: &str) -> Reason {
+        let message = format!(
+            "{} of service {} {what}; nobody knows how far it came, so it is not run again",
+            self.step, self.service
+        );
+        Reason::new(ReasonCode::MigrationUnknown, message)
+    }
 }
 
 impl Hands {
     /// Runs it to its end; success is exit code 0.
+    ///
+    /// # Errors
+    /// [`OneShot::code`], or why it could not be run; where running twice could do harm, [`ReasonCode::MigrationUnknown`] for a run that was
+    /// stopped in the middle.
     pub(crate) async fn run_one_shot(&self, shot: OneShot<'_>) -> Result<Ended, Reason> {
         let began = Instant::now();
         let container = shot.container();
@@ -66,42 +93,106 @@ impl Hands {
         // Else a start that was under way when this process died could make the container after it was looked for.
         let settled_by = shot.deadline.min(Instant::now() + START_TIMEOUT);
         self.compose.settled(&shot.stack.invocation, settled_by).await?;
-        if !(shot.resumes && self.is_begun(&container).await?) {
+        if !self.is_found(&shot, &container).await? {
             self.engine.remove_container(&docker, &container).await?;
-            self.start_one_shot(&shot, &container).await?;
+            self.begin(&shot, &container).await?;
         }
-        let redactor = &shot.stack.redactor;
+        if let Some(mark) = &shot.mark {
+            self.put(mark).await;
+        }
         let until = shot.deadline.min(Instant::now() + shot.limit);
-        let ended = tokio::time::timeout_at(until, self.exit_code(&container)).await;
-        let tail =
-            self.engine.log_tail(&docker, &container, &format!("{} ({})", shot.service, shot.step), redactor).await;
-        if !(shot.resumes && matches!(ended, Ok(Ok(_)))) {
-            self.engine.remove_container(&docker, &container).await?;
+        let exit = self.exit(&shot, &container, until).await;
+        let source = format!("{} ({})", shot.service, shot.step);
+        let tail = self.engine.log_tail(&docker, &container, &source, &shot.stack.redactor).await;
+        let mut why_it_runs = None;
+        if shot.mark.is_none() || matches!(exit, Exit::Late) {
+            why_it_runs = self.engine.remove_container(&docker, &container).await.err();
         }
-        match ended {
-            Ok(Ok(0)) => Ok(Ended { output: tail.lines.join("\n"), took: began.elapsed() }),
-            Ok(Ok(code)) => {
+        let took_s = began.elapsed().as_secs();
+        let reason = match exit {
+            Exit::Code(0) => return Ok(Ended { output: tail.lines.join("\n"), took: began.elapsed() }),
+            Exit::Code(code) if shot.mark.is_some() && is_signal(code) => {
+                shot.unknown(&format!("was stopped from outside (code {code})"))
+            }
+            Exit::Code(code) => {
                 let why = tail.lines.last().map_or(String::new(), |line| format!(": {line}"));
                 let message = format!("{} of service {} failed with code {code}{why}", shot.step, shot.service);
-                Err(Reason::new(shot.code, message).logs(vec![tail]))
+                Reason::new(shot.code, message)
             }
-            Ok(Err(reason)) => Err(reason),
-            Err(_) => {
-                let message = format!(
-                    "{} of service {} did not end within {} s and was stopped",
-                    shot.step,
-                    shot.service,
-                    began.elapsed().as_secs()
-                );
-                Err(Reason::new(shot.code, message)
-                    .hint("raise deadline_ms in the service's x-landfall settings if it needs longer")
-                    .logs(vec![tail]))
+            Exit::Gone => shot.unknown("was begun, and its container is gone"),
+            Exit::Late => {
+                let stopped =
+                    why_it_runs.map_or("was stopped".to_owned(), |why| format!("cannot be stopped: {}", why.message));
+                let what = format!("did not end within {took_s} s and {stopped}");
+                let reason = match &shot.mark {
+                    Some(_) => shot.unknown(&what),
+                    None => Reason::new(shot.code, format!("{} of service {} {what}", shot.step, shot.service)),
+                };
+                reason.hint("raise deadline_ms in the service's x-landfall settings if it needs longer")
             }
+            Exit::Broken(reason) => return Err(reason),
+        };
+        Err(reason.logs(vec![tail]))
+    }
+
+    /// Whether a run of it that counts was begun before.
+    async fn is_found(&self, shot: &OneShot<'_>, container: &str) -> Result<bool, Reason> {
+        let Some(mark) = &shot.mark else { return Ok(false) };
+        let is_marked = tokio::fs::try_exists(mark).await.unwrap_or(true);
+        match self.is_begun(container).await {
+            Ok(false) if is_marked => Err(shot.unknown("was begun, and its container is gone")),
+            Err(reason) if is_marked => {
+                Err(shot.unknown(&format!("was begun and cannot be found: {}", reason.message)))
+            }
+            found => found,
+        }
+    }
+
+    /// What Compose says of the start is not what became of it.
+    async fn begin(&self, shot: &OneShot<'_>, container: &str) -> Result<(), Reason> {
+        let Err(reason) = self.start_one_shot(shot, container).await else { return Ok(()) };
+        match self.is_begun(container).await {
+            Ok(true) if shot.mark.is_some() => Ok(()),
+            // Unless Compose did not reach the engine either.
+            Err(_) if shot.mark.is_some() && reason.code != ReasonCode::EngineUnreachable => {
+                Err(shot.unknown(&format!("cannot be found: {}", reason.message)))
+            }
+            _ => Err(reason),
+        }
+    }
+
+    /// Without the mark a container that is gone would be started again; the container itself tells as well as the mark.
+    async fn put(&self, mark: &Path) {
+        if let Err(reason) = self.keep(mark, b"").await {
+            tracing::warn!(mark = %mark.display(), "that a migration was started cannot be written down: {}", reason.message);
+        }
+    }
+
+    async fn exit(&self, shot: &OneShot<'_>, container: &str, until: Instant) -> Exit {
+        loop {
+            let reason = match tokio::time::timeout_at(until, self.exit_code(container)).await {
+                Ok(Ok(code)) => return Exit::Code(code),
+                Err(_) => return Exit::Late,
+                Ok(Err(reason)) => reason,
+            };
+            if shot.mark.is_none() {
+                return Exit::Broken(reason);
+            }
+            // The engine may have been restarted; what it runs goes on, or has ended.
+            let is_gone =
+                async { Ok::<_, Reason>(self.engine.inspect(&self.engine.docker()?, container).await?.is_none()) };
+            if is_gone.await.unwrap_or(false) {
+                return Exit::Gone;
+            }
+            if Instant::now() + RETRY_INTERVAL >= until {
+                return Exit::Late;
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
     }
 
     /// A container that was made but never started has done nothing yet.
-    async fn is_begun(&self, container: &str) -> Result<bool, Reason> {
+    pub(crate) async fn is_begun(&self, container: &str) -> Result<bool, Reason> {
         let docker = self.engine.docker()?;
         let inspected = self.engine.inspect(&docker, container).await?;
         let status = inspected.and_then(|inspected| inspected.state).and_then(|state| state.status);
@@ -150,7 +241,8 @@ impl Hands {
             Some(Ok(response)) => Ok(response.status_code),
             Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => Ok(code),
             Some(Err(error)) => Err(self.engine.failed("waiting for a container", &error)),
-            None => Err(Reason::new(ReasonCode::EngineUnreachable, "the engine ended the wait for a container")),
+            None => Err(Reason::new(ReasonCode::EngineUnreachable, "the engine ended the wait for a container")
+                .hint("see `systemctl status docker` on the host; then promote again")),
         }
     }
 
@@ -195,6 +287,16 @@ fn with_dependencies(stack: &Stack, wanted: BTreeSet<ServiceName>) -> BTreeSet<S
         }
     }
     found
+}
+
+/// Shells, and Docker with them, tell the signals that stop a process from outside by these codes.
+fn is_signal(code: i64) -> bool {
+    const HANG_UP: i64 = 1;
+    const INTERRUPT: i64 = 2;
+    const QUIT: i64 = 3;
+    const KILL: i64 = 9;
+    const TERMINATE: i64 = 15;
+    matches!(code - 128, HANG_UP | INTERRUPT | QUIT | KILL | TERMINATE)
 }
 
 /// What a one-shot said last, for people.

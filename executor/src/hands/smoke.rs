@@ -77,7 +77,7 @@ impl Hands {
             service: &check.service,
             command: &check.command,
             step: &step,
-            resumes: false,
+            mark: None,
             limit: deadline.saturating_duration_since(Instant::now()),
             deadline,
             code: ReasonCode::SmokeFailed,

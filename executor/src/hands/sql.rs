@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use landfall_schema::ids::Counter;
 use landfall_schema::outcome::{AppliedMigration, Reason};
 use landfall_schema::stack::SqlMigrations;
 use landfall_sql::Language;
@@ -23,7 +24,8 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlSafeStr};
 use tokio::time::Instant;
 
 use super::Hands;
-use super::fence::{Entered, Fence, Gate};
+use super::fence::{Entered, Fence, Gate, close};
+use super::lease::DoneBy;
 use super::render::Stack;
 use files::migrator;
 
@@ -45,8 +47,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) image: String,
     pub(crate) settings: &'a SqlMigrations,
     pub(crate) gate: Gate<'a>,
-    /// For an older release against a newer schema.
-    pub(crate) ignore_missing: bool,
+    /// What was done before, as the lease says.
+    pub(crate) done: Option<&'a DoneBy>,
 }
 
 /// What came of it.
@@ -57,8 +59,17 @@ pub(crate) struct Migrated {
     pub(crate) elsewhere: Vec<AppliedMigration>,
     /// The host that had done it before.
     pub(crate) done_by: Option<String>,
+    /// The newer promotion that it did it for, if not for this one.
+    pub(crate) newer: Option<Counter>,
     /// For people: what the applied migrations take away.
     pub(crate) warnings: Vec<String>,
+}
+
+impl Migrated {
+    /// By somebody else, or at an earlier time.
+    pub(crate) fn before(host: &str, newer: Option<Counter>) -> Self {
+        Self { done_by: Some(host.to_owned()), newer, ..Self::default() }
+    }
 }
 
 impl Plan<'_> {
@@ -90,11 +101,22 @@ impl Hands {
         if is_sqlite(&plan.settings.url) {
             let migrator = self.migrator(plan).await?;
             let applied = apply_to_sqlite(plan, &migrator).await?;
+            if let Some(done) = plan.done.filter(|_| applied.is_empty()) {
+                return Ok(Migrated::before(done.host.as_str(), done.newer));
+            }
             return Ok(Migrated { warnings: warnings(plan, &migrator, &applied), applied, ..Migrated::default() });
         }
         let mut fence = match self.enter(&plan.gate).await? {
             Entered::Ours(fence) => fence,
-            Entered::DoneBy(host) => return Ok(Migrated { done_by: Some(host), ..Migrated::default() }),
+            Entered::DoneBy(host) => return Ok(Migrated::before(&host, None)),
+            Entered::Newer(mut newer) => {
+                let stands = match self.migrator(plan).await {
+                    Ok(migrator) => stands(plan, &migrator, newer.counter, &mut newer.connection).await,
+                    Err(reason) => Err(reason),
+                };
+                close(newer.connection).await;
+                return stands.map(|()| Migrated::before(&newer.holder, Some(newer.counter)));
+            }
         };
         let worked = match self.migrator(plan).await {
             Ok(migrator) => apply_to_postgres(plan, &migrator, &mut fence).await.map(|applied| (migrator, applied)),
@@ -181,7 +203,7 @@ async fn apply_fenced(
     fence: &mut Fence,
     applied: &mut Vec<AppliedMigration>,
 ) -> Result<(), MigrateError> {
-    for migration in missing(plan, migrator, fence.connection()).await? {
+    for migration in missing(migrator, fence.connection(), Strangers::Refused).await? {
         let took = if migration.no_tx {
             let version = migration.version.to_string();
             fence.doing(Some(&version)).await?;
@@ -221,7 +243,10 @@ async fn apply_to_sqlite(plan: &Plan<'_>, migrator: &Migrator) -> Result<Vec<App
     // SQLite has no lock that spans transactions.
     let lock = lock_file(plan, &path).await?;
     let mut connection: SqliteConnection = connect(&options.filename(&path), &plan.gate).await?;
-    let applied = apply(plan, migrator, &mut connection).await;
+    let applied = match plan.done.and_then(|done| done.newer) {
+        Some(newer) => stands(plan, migrator, newer, &mut connection).await.map(|()| Vec::new()),
+        None => apply(plan, migrator, &mut connection).await,
+    };
     drop(tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await);
     drop(lock);
     applied
@@ -238,7 +263,7 @@ async fn lock_file(plan: &Plan<'_>, database: &Path) -> Result<File, Reason> {
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(plan.failed(format_args!("{}: {error}", path.display()))),
             Err(TryLockError::WouldBlock) if Instant::now() + POLL >= plan.deadline() => {
-                return Err(plan.failed("another migration of this database holds the lock"));
+                return Err(plan.gate.locked());
             }
             Err(TryLockError::WouldBlock) => tokio::time::sleep(POLL).await,
         }
@@ -286,7 +311,7 @@ async fn apply<C: Migrate>(
 ) -> Result<Vec<AppliedMigration>, Reason> {
     let mut applied = Vec::new();
     let work = async {
-        for migration in missing(plan, migrator, connection).await? {
+        for migration in missing(migrator, connection, Strangers::Refused).await? {
             let took = connection.apply(TABLE, migration).await?;
             applied.push(told(plan, migration, took));
         }
@@ -299,11 +324,41 @@ async fn apply<C: Migrate>(
     }
 }
 
+/// A newer promotion has migrated this database since: nothing of an older one is applied any more, and all of it must be there. What only
+/// the newer one knows is no trouble.
+async fn stands<C: Migrate>(
+    plan: &Plan<'_>,
+    migrator: &Migrator,
+    newer: Counter,
+    connection: &mut C,
+) -> Result<(), Reason> {
+    match tokio::time::timeout_at(plan.deadline(), missing(migrator, connection, Strangers::Allowed)).await {
+        Ok(Ok(missing)) => match missing.first() {
+            None => Ok(()),
+            Some(migration) => Err(plan
+                .failed(format_args!(
+                    "migration {:?} of this release is not applied, and promotion {newer}, which is newer, has migrated since; older migrations are not run after newer ones",
+                    described(migration)
+                ))
+                .hint(plan.gate.claim.again_hint())),
+        },
+        Ok(Err(error)) => Err(migrate_reason(plan, &Trouble { error, applied: Vec::new() })),
+        Err(_) => Err(plan.late("reading what is applied")),
+    }
+}
+
+/// Migrations in the database that this release does not know.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strangers {
+    Refused,
+    Allowed,
+}
+
 /// Those that are not applied yet, in order; by sqlx's order of checks.
 async fn missing<'m, C: Migrate>(
-    plan: &Plan<'_>,
     migrator: &'m Migrator,
     connection: &mut C,
+    strangers: Strangers,
 ) -> Result<Vec<&'m Migration>, MigrateError> {
     connection.ensure_migrations_table(TABLE).await?;
     if let Some(version) = connection.dirty_version(TABLE).await? {
@@ -311,7 +366,9 @@ async fn missing<'m, C: Migrate>(
     }
     let known = connection.list_applied_migrations(TABLE).await?;
     let known: BTreeMap<i64, _> = known.into_iter().map(|migration| (migration.version, migration)).collect();
-    if let Some(version) = known.keys().find(|version| !plan.ignore_missing && !migrator.version_exists(**version)) {
+    if let Some(version) =
+        known.keys().find(|version| strangers == Strangers::Refused && !migrator.version_exists(**version))
+    {
         return Err(MigrateError::VersionMissing(*version));
     }
     let mut missing = Vec::new();

@@ -4,19 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 use landfall_deploy::{Effect, Evidence, Observed, Order};
-use landfall_executor::hands::{BundleSource, Committed, Context, Hands, HandsConfig, Policy, StackConfig};
+use landfall_executor::hands::{
+    BundleSource, Committed, Context, Hands, HandsConfig, Kept, LeaseTrouble, Leases, Policy, StackConfig,
+};
 use landfall_schema::Timestamp;
 use landfall_schema::bundle::{BUNDLE_VERSION, Bundle, BundleFile};
 use landfall_schema::ids::{Counter, Digest, EventId, ServiceName};
+use landfall_schema::lease::{LeasePhase, MigrationLease};
 use landfall_schema::outcome::{Progress, Reason, ReasonCode};
 use landfall_schema::promotion::{BundleRef, Intent, PinnedImage, Preview, Promotion, RolloutPlan};
+use landfall_schema::signature::{PublicKey, SigningKey};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -66,6 +71,7 @@ pub(crate) struct App {
     pub(crate) config: HandsConfig,
     pub(crate) hands: Hands,
     bundles: Arc<Bundles>,
+    pub(crate) leases: Arc<OneHostsLeases>,
     state: tempfile::TempDir,
     counter: u64,
     pub(crate) committed: Vec<Committed>,
@@ -79,6 +85,61 @@ impl BundleSource for Bundles {
     fn bundle<'a>(&'a self, reference: &'a BundleRef) -> BoxFuture<'a, Result<Vec<u8>, Reason>> {
         let found = self.0.lock().unwrap().get(&reference.digest).cloned();
         async move { found.ok_or_else(|| Reason::new(ReasonCode::BundleMissing, "no such bundle")) }.boxed()
+    }
+}
+
+/// The bucket of leases as a host sees it that nobody else writes to.
+#[derive(Default)]
+pub(crate) struct OneHostsLeases(std::sync::Mutex<BTreeMap<String, (u64, MigrationLease)>>);
+
+impl OneHostsLeases {
+    /// Somebody looked, and says that the schema is in order.
+    pub(crate) fn resolve(&self) {
+        for (revision, lease) in self.0.lock().unwrap().values_mut() {
+            assert!(matches!(lease.phase, LeasePhase::Unknown { .. }), "nothing is open: {lease:?}");
+            *revision += 1;
+            lease.phase = LeasePhase::Resolved { author: "ann".to_owned() };
+        }
+    }
+
+    fn key() -> PublicKey {
+        static KEY: OnceLock<PublicKey> = OnceLock::new();
+        KEY.get_or_init(|| SigningKey::generate().public()).clone()
+    }
+}
+
+impl Leases for OneHostsLeases {
+    fn read<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Option<Kept>, LeaseTrouble>> {
+        let found = self.0.lock().unwrap().get(key).cloned();
+        let kept = found.map(|(revision, lease)| Kept { revision, lease: Some(lease), signer: Some(Self::key()) });
+        async move { Ok(kept) }.boxed()
+    }
+
+    fn write<'a>(
+        &'a self,
+        key: &'a str,
+        lease: &'a MigrationLease,
+        expected: u64,
+    ) -> BoxFuture<'a, Result<u64, LeaseTrouble>> {
+        let mut entries = self.0.lock().unwrap();
+        let revision = entries.get(key).map_or(0, |(revision, _)| *revision);
+        let written = if revision == expected { Ok(revision + 1) } else { Err(LeaseTrouble::Raced) };
+        if let Ok(revision) = written {
+            entries.insert(key.to_owned(), (revision, lease.clone()));
+        }
+        async move { written }.boxed()
+    }
+
+    fn hear<'a>(&'a self, _key: &'a str) -> BoxFuture<'a, Option<BoxStream<'static, ()>>> {
+        async { None }.boxed()
+    }
+
+    fn is_own_key(&self, key: &PublicKey) -> bool {
+        *key == Self::key()
+    }
+
+    fn may_promote(&self, _key: &PublicKey) -> bool {
+        true
     }
 }
 
@@ -115,8 +176,11 @@ impl App {
             min_free_bytes: 1,
         };
         let bundles = Arc::new(Bundles::default());
+        let leases = Arc::new(OneHostsLeases::default());
         let hands = Hands::new(config.clone(), Arc::clone(&bundles) as Arc<dyn BundleSource>).unwrap();
-        Self { project, directory, config, hands, bundles, state, counter: 0, committed: Vec::new(), told: Vec::new() }
+        let hands = hands.with_leases(Arc::clone(&leases) as Arc<dyn Leases>);
+        let (committed, told) = (Vec::new(), Vec::new());
+        Self { project, directory, config, hands, bundles, leases, state, counter: 0, committed, told }
     }
 
     /// Another application, environment or project; takes effect as a restart does.
@@ -128,9 +192,10 @@ impl App {
         app
     }
 
-    /// As a restart of the executor: nothing is remembered but what is on disk.
+    /// As a restart of the executor: nothing is remembered but what is on disk, or on the bus.
     pub(crate) fn restart(&mut self) {
-        self.hands = Hands::new(self.config.clone(), Arc::clone(&self.bundles) as Arc<dyn BundleSource>).unwrap();
+        let hands = Hands::new(self.config.clone(), Arc::clone(&self.bundles) as Arc<dyn BundleSource>).unwrap();
+        self.hands = hands.with_leases(Arc::clone(&self.leases) as Arc<dyn Leases>);
     }
 
     pub(crate) fn write(&self, name: &str, text: &str) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use landfall_deploy::{Effect, Evidence};
+use landfall_deploy::{Effect, Evidence, Order};
 use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::promotion::Intent;
 
@@ -107,7 +107,10 @@ async fn failures_are_told_with_their_logs() {
         Effect::Migrate,
     )
     .await;
+    assert_eq!(reason.code, ReasonCode::MigrationUnknown);
     assert!(reason.message.contains("did not end within"), "{}", reason.message);
+    let hint = reason.hint.unwrap();
+    assert!(hint.contains("landfall migration resolve shop.migrator") && hint.contains("deadline_ms"), "{hint}");
     // The runs that ended by themselves are kept until the next commit, for whoever looks into it.
     assert_eq!(app.containers(), ["db running", "migrator exited"]);
 }
@@ -166,6 +169,11 @@ async fn sql_files_on_sqlite() {
     check_sql("sqlite://shop.db").await;
 }
 
+#[tokio::test]
+async fn older_sql_files_on_sqlite_after_newer_ones() {
+    check_older("sqlite://shop.db").await;
+}
+
 /// A database of its own on the lab's server.
 async fn own_database(name: &str) -> String {
     use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -180,6 +188,43 @@ async fn own_database(name: &str) -> String {
 #[tokio::test]
 async fn sql_files_on_postgres() {
     check_sql(&own_database("hands_sql").await).await;
+}
+
+const OTHER_TWO: (&str, &str) = ("migrations/0002_other.sql", "ALTER TABLE orders ADD COLUMN other TEXT;");
+const THREE: (&str, &str) = ("migrations/0003_drop_note.sql", "ALTER TABLE orders DROP COLUMN note;");
+
+/// Promotions in the order of their counters, of which the newest ones migrate first: what becomes of the others.
+async fn check_older(url: &str) {
+    let mut app = App::new();
+    let mut order =
+        |files: &[(&str, &str)]| app.order(&Release::new(&sql_stack(url), &[("app", &image("sql", files))]));
+    let (older, stranger, newer) = (order(&[ONE]), order(&[ONE, OTHER_TWO]), order(&[ONE, TWO, THREE]));
+    let broken = order(&[ONE, TWO, THREE, ("migrations/0004_broken.sql", "ALTER TABLE nowhere ADD COLUMN note TEXT;")]);
+    let mut migrate = async |order: &Order| {
+        app.observe(order).await.unwrap();
+        app.carry_out(Effect::Pull, order).await.unwrap();
+        match app.carry_out(Effect::Migrate, order).await {
+            Ok(Evidence::Migrated { applied, notes }) => Ok((applied.len(), notes)),
+            Ok(other) => panic!("{other:?}"),
+            Err(reason) => Err(reason),
+        }
+    };
+    assert_eq!(migrate(&newer).await.unwrap(), (3, Vec::new()));
+    let told = vec!["shop: migrated by host-a for promotion #3, which is newer".to_owned()];
+    assert_eq!(migrate(&older).await.unwrap(), (0, told));
+    let reason = migrate(&stranger).await.unwrap_err();
+    // An edited file is found out; one that is new to the database is not applied behind its back.
+    assert!(reason.message.contains("migration 2 was changed after it was applied"), "{}", reason.message);
+    // Nothing was lowered: the newer one is not begun again.
+    assert_eq!(migrate(&newer).await.unwrap(), (3, Vec::new()));
+    assert_eq!(migrate(&broken).await.unwrap_err().code, ReasonCode::MigrationFailed);
+    let (applied, notes) = migrate(&older).await.unwrap();
+    assert_eq!((applied, notes.len()), (0, 1), "{notes:?}");
+}
+
+#[tokio::test]
+async fn older_sql_files_on_postgres_after_newer_ones() {
+    check_older(&own_database("hands_older").await).await;
 }
 
 #[tokio::test]
@@ -204,5 +249,105 @@ async fn a_locked_database_is_not_waited_for_forever() {
     let reason = app.carry_out_within(Effect::Migrate, &other, Duration::from_secs(4)).await.unwrap_err();
     assert_eq!(reason.message, "migrating shop: another migration of this database holds the lock");
     holder.close().await.unwrap();
-    app.carry_out(Effect::Migrate, &other).await.unwrap();
+    let again = app.order(&Release::new(&sql_stack(&url), &[("app", &image)]));
+    app.observe(&again).await.unwrap();
+    app.carry_out(Effect::Migrate, &again).await.unwrap();
+}
+
+/// A migrator that says when it begins, and then takes its time; for each of `urls` with or without a fence.
+fn slow_stack(seconds: u32, settings: &str) -> String {
+    format!(
+        "services: {{\
+           app: {{image: x, init: true}}, \
+           migrator: {{image: x, init: true, restart: 'no', volumes: ['data:/data'], \
+             command: [sh, -c, 'echo step >> /data/steps; cat /data/steps; sleep {seconds}'], \
+             x-landfall: {{role: migrate, database: shop{settings}}}}}}}\n\
+         volumes: {{data: {{}}}}"
+    )
+}
+
+async fn ready(app: &mut App, compose: &str) -> Order {
+    let image = image("slow", &[]);
+    let order = app.order(&Release::new(compose, &[("app", &image), ("migrator", &image)]));
+    app.observe(&order).await.unwrap();
+    app.carry_out(Effect::Pull, &order).await.unwrap();
+    order
+}
+
+/// The executor dies while the migrator runs.
+async fn crash_in_the_middle(app: &mut App, order: &Order) {
+    let name = format!("landfall-{}-{}-migrator-migration", app.project, order.promotion.counter.0);
+    let filter = format!("name={name}");
+    tokio::select! {
+        ended = app.carry_out(Effect::Migrate, order) => panic!("{ended:?}"),
+        () = async {
+            while docker(&["ps", "-q", "--filter", &filter]).is_empty() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            // Not a wait for something: the answer of Compose comes after the container's start.
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        } => {}
+    }
+    app.restart();
+}
+
+/// In the middle of a migrator something ends it: nobody runs it again, until somebody has looked.
+async fn check_unknown(settings: &str, end: impl AsyncFn(&mut App, &Order) -> Reason) {
+    let mut app = App::new();
+    let order = ready(&mut app, &slow_stack(30, settings)).await;
+    let reason = end(&mut app, &order).await;
+    assert_eq!(reason.code, ReasonCode::MigrationUnknown, "{reason:#?}");
+    assert!(reason.hint.unwrap().contains("landfall migration resolve shop --env test"));
+    let next = ready(&mut app, &slow_stack(0, settings)).await;
+    assert_eq!(app.carry_out(Effect::Migrate, &next).await.unwrap_err().code, ReasonCode::MigrationUnknown);
+    app.leases.resolve();
+    let Evidence::Migrated { applied, .. } = app.carry_out(Effect::Migrate, &next).await.unwrap() else { panic!() };
+    assert_eq!(applied.len(), 1);
+    let kept = format!("landfall-{}-{}-migrator-migration", app.project, next.promotion.counter.0);
+    assert_eq!(docker(&["logs", &kept]), "step\nstep");
+}
+
+#[tokio::test]
+async fn a_migrator_whose_container_is_gone_is_not_started_again() {
+    let gone = async |app: &mut App, order: &Order| {
+        crash_in_the_middle(app, order).await;
+        docker(&["rm", "--force", &app.id("migrator")]);
+        app.carry_out(Effect::Migrate, order).await.unwrap_err()
+    };
+    check_unknown("", gone).await;
+    let url = own_database("hands_gone").await;
+    check_unknown(&format!(", database_url: '{url}'"), gone).await;
+}
+
+#[tokio::test]
+async fn a_migrator_that_is_stopped_in_the_middle_is_not_started_again() {
+    check_unknown("", async |app, order| {
+        crash_in_the_middle(app, order).await;
+        docker(&["kill", &app.id("migrator")]);
+        app.carry_out(Effect::Migrate, order).await.unwrap_err()
+    })
+    .await;
+    let url = own_database("hands_late").await;
+    check_unknown(&format!(", deadline_ms: 500, database_url: '{url}'"), async |app, order| {
+        app.carry_out(Effect::Migrate, order).await.unwrap_err()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_older_migrator_is_not_run_after_a_newer_one() {
+    let url = own_database("hands_older_service").await;
+    for settings in [String::new(), format!(", database_url: '{url}'")] {
+        let mut app = App::new();
+        let older = ready(&mut app, &slow_stack(0, &settings)).await;
+        let newer = ready(&mut app, &slow_stack(0, &settings)).await;
+        app.carry_out(Effect::Migrate, &newer).await.unwrap();
+        let Evidence::Migrated { applied, notes } = app.carry_out(Effect::Migrate, &older).await.unwrap() else {
+            panic!()
+        };
+        assert!(applied.is_empty());
+        assert_eq!(notes, ["shop: migrated by host-a for promotion #2, which is newer"]);
+        let runs = format!("landfall-{}-1-migrator-migration", app.project);
+        assert_eq!(docker(&["ps", "-aq", "--filter", &format!("name={runs}")]), "");
+    }
 }

@@ -1,11 +1,11 @@
 //! What a host does about a lease that it sees. Pure.
 
-use landfall_schema::ids::HostName;
+use landfall_schema::ids::{Counter, HostName};
 use landfall_schema::lease::{LEASE_EXPIRY, LeasePhase, MigrationLease};
-use landfall_schema::outcome::{AppliedMigration, Reason, ReasonCode};
+use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::signature::PublicKey;
 
-use super::{Begun, Claim, Kept};
+use super::{Begun, Claim, DoneBy, Kept};
 
 pub(super) enum Turn {
     /// Somebody else is at it.
@@ -18,10 +18,7 @@ pub(super) enum Turn {
         lease: MigrationLease,
         begun: Begun,
     },
-    DoneBy {
-        host: HostName,
-        applied: Vec<AppliedMigration>,
-    },
+    DoneBy(DoneBy),
     /// Nothing to do here any more, and why.
     Stop(Reason),
     /// Write this lease, so that nobody migrates before somebody has looked; then stop.
@@ -31,50 +28,96 @@ pub(super) enum Turn {
     },
 }
 
-/// `believes` says whether a signature makes a lease's word on its end count.
+/// Whose word a lease is, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Word {
+    Strange,
+    /// A host's that was part of a release that this one keeps: nothing is unknown because of it.
+    Former,
+    /// A host's of this plan or, for a resolution, somebody's who may promote.
+    Believed,
+    /// This host's own.
+    Own,
+}
+
 pub(super) fn judge(
     claim: &Claim<'_>,
     kept: Option<&Kept>,
-    believes: impl Fn(Option<&PublicKey>, &MigrationLease) -> bool,
+    word: impl Fn(Option<&PublicKey>, &MigrationLease) -> Word,
     expired: bool,
 ) -> Turn {
     let mut next = claim.fresh();
-    let Some((kept, lease)) = kept.and_then(|kept| Some((kept, kept.lease.as_ref()?))) else {
-        return Turn::Take { lease: next, begun: Begun::Free };
-    };
+    let Some(kept) = kept else { return Turn::Take { lease: next, begun: Begun::Free } };
+    let Some(lease) = &kept.lease else { return instead_of(claim, "the lease cannot be read", next) };
     let is_of_here = lease.env == claim.order.promotion.env && lease.database == claim.database;
-    let believed = is_of_here && believes(kept.signer.as_ref(), lease);
+    let word = if is_of_here { word(kept.signer.as_ref(), lease) } else { Word::Strange };
+    let believed = word >= Word::Believed;
     // Records that are not believed are not passed on under this host's signature.
     if believed {
         next.done.clone_from(&lease.done);
-        if let Some(done) = lease.done_for(&claim.order.promotion.app, claim.service, claim.order.id) {
-            return Turn::DoneBy { host: done.by.clone(), applied: done.applied.clone() };
+        if let Some(done) = lease.done_for(&claim.order.promotion.app, claim.service) {
+            let newer = done.place().is_after(&claim.place()).then_some(done.counter);
+            if newer.is_some() || done.promotion == claim.order.id {
+                return Turn::DoneBy(DoneBy { host: done.by.clone(), applied: done.applied.clone(), newer });
+            }
         }
     }
+    let is_service = lease.app == claim.order.promotion.app && lease.service == *claim.service;
     let is_same = lease.promotion == claim.order.id && lease.service == *claim.service;
+    let is_newer = believed && is_service && lease.place().is_after(&claim.place());
     match &lease.phase {
-        LeasePhase::Running | LeasePhase::Unknown { .. } if claim.is_ours(lease) => {
+        LeasePhase::Running if claim.is_ours(lease) && word == Word::Own => {
+            Turn::Take { lease: next, begun: Begun::Resumed }
+        }
+        LeasePhase::Unknown { .. } if claim.is_ours(lease) && claim.may_resume => {
             Turn::Take { lease: next, begun: Begun::Resumed }
         }
         LeasePhase::Running if !expired => Turn::Wait { holder: lease.holder.clone(), on: waits(claim, lease) },
         LeasePhase::Running if claim.can_be_told => Turn::Take { lease: next, begun: Begun::TakenOver },
         LeasePhase::Running => {
             let reason = vanished(claim, lease);
-            let lease = MigrationLease { phase: LeasePhase::Unknown { reason: reason.clone() }, ..lease.clone() };
+            let phase = LeasePhase::Unknown { reason: reason.clone() };
+            // A place that is not believed would stand above every promotion to come.
+            let counter = if believed { lease.counter } else { lease.counter.min(next.counter) };
+            let lease = MigrationLease { phase, counter, done: next.done, ..lease.clone() };
             Turn::Halt { lease, reason }
         }
         // Halting is safe, whoever says it.
         LeasePhase::Unknown { reason } => Turn::Stop(unknown(claim, lease, reason)),
+        LeasePhase::Resolved { .. } if is_newer => Turn::Stop(older(claim, lease.counter)),
         LeasePhase::Resolved { .. } if believed => Turn::Take { lease: next, begun: Begun::Resolved },
         LeasePhase::Resolved { author } => Turn::Stop(not_resolved(claim, author)),
+        LeasePhase::Failed { .. } | LeasePhase::Done if word == Word::Strange => {
+            instead_of(claim, "the lease is signed by a key that no host of this plan has", next)
+        }
         LeasePhase::Failed { reason } if is_same && believed => Turn::Stop(Reason {
             code: reason.code,
             message: format!("{} (on {})", reason.message, lease.holder),
             hint: reason.hint.clone(),
             logs: Vec::new(),
         }),
+        LeasePhase::Failed { .. } if is_newer && !claim.can_be_told => Turn::Stop(older(claim, lease.counter)),
         LeasePhase::Failed { .. } | LeasePhase::Done => Turn::Take { lease: next, begun: Begun::Free },
     }
+}
+
+/// An entry of which nobody knows what stood there before it: it may have been that somebody has to look.
+fn instead_of(claim: &Claim<'_>, what: &str, next: MigrationLease) -> Turn {
+    if claim.can_be_told {
+        return Turn::Take { lease: next, begun: Begun::Free };
+    }
+    let message =
+        format!("migrating {}: {what}, so nobody knows what became of the migration before this one", claim.database);
+    Turn::Stop(Reason::new(ReasonCode::MigrationUnknown, message).hint(claim.force_hint()))
+}
+
+/// A newer promotion has begun to migrate, and this one would change its schema.
+pub(crate) fn older(claim: &Claim<'_>, newer: Counter) -> Reason {
+    let message = format!(
+        "migrating {}: promotion {newer}, which is newer, has begun to migrate it and did not come to a good end; older migrations are not run after newer ones",
+        claim.database
+    );
+    Reason::new(ReasonCode::MigrationFailed, message).hint(claim.again_hint())
 }
 
 fn waits(claim: &Claim<'_>, lease: &MigrationLease) -> String {
