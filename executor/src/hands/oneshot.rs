@@ -117,7 +117,15 @@ impl Hands {
             Exit::Code(code) => {
                 let why = tail.lines.last().map_or(String::new(), |line| format!(": {line}"));
                 let message = format!("{} of service {} failed with code {code}{why}", shot.step, shot.service);
-                Reason::new(shot.code, message)
+                Reason::new(shot.code, message).hint(match &shot.mark {
+                    Some(_) => {
+                        format!("`docker logs {container}` on the host has all that it said; mend it and promote again")
+                    }
+                    None => format!(
+                        "run it by hand on the host: `docker compose run --rm {}`; mend it and promote again",
+                        shot.service
+                    ),
+                })
             }
             Exit::Gone => shot.unknown("was begun, and its container is gone"),
             Exit::Late => {
