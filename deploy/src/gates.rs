@@ -54,6 +54,9 @@ pub struct Facts<'a> {
     pub approval: Option<&'a Said<Approval>>,
     /// It is a rollback to something that served here before, so it was let through once already.
     pub is_way_back: bool,
+    /// It is a rollback to something that other hosts have signed to have worked. That is enough to be let through a freeze; whether people
+    /// have agreed to it on this host is another question.
+    pub has_worked: bool,
 }
 
 /// Condemned, proven elsewhere, rejected, approved, frozen: in this order.
@@ -77,8 +80,9 @@ struct Hindrance {
 }
 
 impl Facts<'_> {
+    /// Back to what worked, which is urgent. That it calls itself a rollback is not enough: what never worked would come through as well.
     fn is_rollback(&self) -> bool {
-        matches!(self.promotion.intent, Intent::Rollback { .. })
+        matches!(self.promotion.intent, Intent::Rollback { .. }) && (self.is_way_back || self.has_worked)
     }
 
     /// What no waiting changes.

@@ -2,6 +2,7 @@
 //! this host condemns.
 
 mod newest;
+mod worked;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +89,12 @@ struct Rules {
     freezes: Vec<Freeze>,
 }
 
+impl Rules {
+    fn is_never_frozen(&self) -> bool {
+        self.freezes.is_empty() && self.policy.as_ref().is_none_or(|policy| policy.freeze_windows.is_empty())
+    }
+}
+
 impl Gates {
     pub fn new(
         env: EnvName,
@@ -138,6 +145,12 @@ impl Gates {
         let (body, signature) = inner.believed(order).await?;
         let approvers = approvers(rules.policy.as_ref());
         let approval = inner.approval(&bus, promotion, &approvers).await?;
+        let is_way_back = inner.is_way_back(promotion).await?;
+        let is_condemned =
+            condemned.as_ref().is_some_and(|list| list.forbids(&fingerprint(promotion), &absolved).is_some());
+        let has_worked = (is_condemned || !rules.is_never_frozen())
+            && !is_way_back
+            && worked::has_worked(&bus, order, &inner.promote, inner.announcer.public_key()).await?;
         Ok(judge(&Facts {
             promotion,
             id: order.id,
@@ -149,7 +162,8 @@ impl Gates {
             policy: rules.policy.as_ref(),
             freezes: &rules.freezes,
             approval: approval.as_ref(),
-            is_way_back: inner.is_way_back(promotion).await?,
+            is_way_back,
+            has_worked,
         }))
     }
 

@@ -1,6 +1,6 @@
 //! Who has approved.
 
-use landfall_schema::gates::{Approval, ApprovalRule, ApprovalVerdict};
+use landfall_schema::gates::{Approval, ApprovalRule, ApprovalVerdict, Approver};
 use landfall_schema::ids::{Digest, EventId};
 use landfall_schema::signature::PublicKey;
 
@@ -21,8 +21,14 @@ pub enum Approvals {
     },
 }
 
-/// Counts the approvals of exactly this promotion. What was said about another one, or about other bytes, does not count, and neither does
-/// the approval of whoever signed the promotion; that person may still reject it.
+/// Whether two entries are of one person: somebody with two keys, or two names for one key, counts once.
+pub fn is_same_person(one: &Approver, other: &Approver) -> bool {
+    let name = |approver: &Approver| approver.name.trim().to_lowercase();
+    one.key == other.key || name(one) == name(other)
+}
+
+/// Counts the people who approved exactly this promotion. What was said about another one, or about other bytes, does not count, and neither
+/// does the approval of whoever signed the promotion, under whichever of their keys; that person may still reject it.
 pub fn count(
     rule: &ApprovalRule,
     promotion: EventId,
@@ -38,18 +44,28 @@ pub fn count(
         return Approvals::Rejected { by: by.name.clone(), note: said.data.note.clone() };
     }
     let is_approval = said.is_some_and(|said| said.data.verdict == ApprovalVerdict::Approved);
-    let mut counted: Vec<&PublicKey> = Vec::new();
-    let mut waiting_for = Vec::new();
-    for approver in rule.of.iter().filter(|approver| !promoted_by.contains(&approver.key)) {
-        if counted.contains(&&approver.key) {
-            continue;
-        }
-        if is_approval && signed(&approver.key) {
-            counted.push(&approver.key);
-        } else {
-            waiting_for.push(approver.name.clone());
+    let promoters: Vec<&Approver> = rule.of.iter().filter(|one| promoted_by.contains(&one.key)).collect();
+    let others = || rule.of.iter().filter(|one| !promoters.iter().any(|promoter| is_same_person(promoter, one)));
+    let counted = distinct(others().filter(|one| is_approval && signed(&one.key)));
+    let have = u32::try_from(counted.len()).unwrap_or(u32::MAX);
+    if have >= rule.need {
+        return Approvals::Enough;
+    }
+    let missing = distinct(others().filter(|one| !counted.iter().any(|known| is_same_person(known, one))));
+    Approvals::Missing {
+        have,
+        need: rule.need,
+        waiting_for: missing.into_iter().map(|approver| approver.name.clone()).collect(),
+    }
+}
+
+/// Each person once, by the first entry.
+fn distinct<'a>(approvers: impl Iterator<Item = &'a Approver>) -> Vec<&'a Approver> {
+    let mut people: Vec<&Approver> = Vec::new();
+    for approver in approvers {
+        if !people.iter().any(|known| is_same_person(known, approver)) {
+            people.push(approver);
         }
     }
-    let have = u32::try_from(counted.len()).unwrap_or(u32::MAX);
-    if have >= rule.need { Approvals::Enough } else { Approvals::Missing { have, need: rule.need, waiting_for } }
+    people
 }

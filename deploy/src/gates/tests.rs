@@ -67,6 +67,7 @@ struct World {
     freezes: Vec<Freeze>,
     approval: Option<Said<Approval>>,
     is_way_back: bool,
+    has_worked: bool,
     keys: Keys,
 }
 
@@ -94,6 +95,7 @@ impl World {
             freezes: Vec::new(),
             approval: None,
             is_way_back: false,
+            has_worked: false,
             keys,
         }
     }
@@ -121,6 +123,7 @@ impl World {
             freezes: &self.freezes,
             approval: self.approval.as_ref(),
             is_way_back: self.is_way_back,
+            has_worked: self.has_worked,
         })
     }
 
@@ -284,6 +287,9 @@ fn approvals() {
     let mut world = World::approved(Approved, &[0, 1]);
     world.approval.as_mut().unwrap().data.promotion = STAGED;
     check(&world, "the approval of another promotion", "wait: 0 of 2");
+    world.promotion.intent = Intent::Rollback { to: Counter(1) };
+    world.has_worked = true;
+    check(&world, "a rollback to what only other hosts ran", "wait: 0 of 2");
     let mut world = World::approved(Approved, &[1]);
     world.now = world.promotion.expires_at;
     check(
@@ -297,6 +303,13 @@ fn approvals() {
     let twice = world.policy().approvals.as_mut().unwrap();
     twice.of[1].key = twice.of[0].key.clone();
     check(&world, "one key under two names", "wait: 1 of 2");
+    let mut world = World::approved(Approved, &[0, 1]);
+    world.policy().approvals.as_mut().unwrap().of[1].name = "Ann ".to_owned();
+    check(&world, "one person with two keys", "wait: 1 of 2 approvals: waiting for cid");
+    world.approval.as_mut().unwrap().signers.remove(0);
+    check(&world, "by the second of two keys", "wait: 1 of 2 approvals: waiting for cid");
+    world.promoted_by = vec![world.keys.people[0].public()];
+    check(&world, "the author approves with another key", "wait: 0 of 2 approvals: waiting for cid");
 }
 
 fn a_freeze(app: Option<&str>) -> Freeze {
@@ -323,8 +336,14 @@ fn freezes() {
     world.now = later(10);
     check(&world, "over", "pass");
     let mut world = frozen(None);
+    world.has_worked = true;
+    check(&world, "what worked once is no rollback", "wait: the sale");
     world.promotion.intent = Intent::Rollback { to: Counter(1) };
-    check(&world, "a rollback", "pass");
+    check(&world, "a rollback to what other hosts ran", "pass");
+    world.has_worked = false;
+    check(&world, "a rollback to what never worked", "wait: the sale");
+    world.is_way_back = true;
+    check(&world, "a rollback to what ran here", "pass");
     let mut world = frozen(None);
     world.now = world.promotion.expires_at;
     check(&world, "expired", "frozen: of bob: the sale: landfall unfreeze --env production");
@@ -395,7 +414,9 @@ fn condemned() {
     check(&World { absolved: vec![absolution(1)], ..world(2) }, "condemned again", "condemned: promotion #2");
     let mut rollback = world(1);
     rollback.promotion.intent = Intent::Rollback { to: Counter(1) };
-    check(&rollback, "a rollback", "pass");
+    check(&rollback, "a rollback to what was condemned", refused);
+    rollback.has_worked = true;
+    check(&rollback, "a rollback to what worked before it was condemned", "pass");
     let mut other = world(1);
     other.promotion.variables.insert("A".to_owned(), "1".to_owned());
     check(&other, "other variables", "pass");

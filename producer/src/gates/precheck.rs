@@ -49,7 +49,9 @@ pub async fn check(bus: &Bus, event: &CloudEvent<Promotion>, cli: &Session) -> R
         policy: without_approvals.as_ref(),
         freezes: &freezes,
         approval: None,
+        // `landfall rollback` has looked whether it ever worked; on which host, the hosts know best.
         is_way_back: matches!(promotion.intent, Intent::Rollback { .. }),
+        has_worked: false,
     });
     match gate {
         Gate::Pass => {}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use landfall_bus::Bus;
+use landfall_deploy::gates::approvals::is_same_person;
 use landfall_deploy::gates::freeze::open_until;
 use landfall_schema::Timestamp;
 use landfall_schema::gates::{ApprovalRule, Approver, EnvironmentPolicy, FreezeWindow, Requirement};
@@ -88,7 +89,8 @@ impl PolicyFile {
     ) -> Result<EnvironmentPolicy, CliError> {
         let requires = match &self.requires {
             Some(from) if from == env => {
-                return Err(CliError::usage(format!("{env} cannot require that a release succeeded in {env}")));
+                let message = format!("{env} cannot require that a release succeeded in {env}");
+                return Err(CliError::usage(message).hint("name the environment that comes before it in `requires`"));
             }
             Some(from) => Some(self.requirement(from, bus, cli).await?),
             None => None,
@@ -126,11 +128,21 @@ impl PolicyFile {
 fn approval_rule(file: ApprovalsFile) -> Result<ApprovalRule, CliError> {
     let mut of: Vec<Approver> = Vec::new();
     for ApproverFile { name, key } in file.of {
-        if let Some(known) = of.iter().find(|known| known.key == key) {
-            return Err(CliError::usage(format!("{name} and {} have the same key in `approvals.of`", known.name))
-                .hint("everybody approves with a key of their own; `landfall init NAME` makes one"));
+        let approver = Approver { name, key };
+        if let Some(known) = of.iter().find(|known| is_same_person(known, &approver)) {
+            let (name, first) = (&approver.name, &known.name);
+            let message = match known.key == approver.key {
+                true => format!("{name} and {first} have the same key in `approvals.of`"),
+                false => format!("{name} stands twice in `approvals.of`, and would count once"),
+            };
+            return Err(CliError::usage(message)
+                .hint("everybody approves with one key of their own; `landfall init NAME` makes one"));
         }
-        of.push(Approver { name, key });
+        of.push(approver);
+    }
+    if file.need == 0 {
+        return Err(CliError::usage("`approvals.need` is 0, so nobody would be asked")
+            .hint("ask for one approval at least, or leave `approvals` out"));
     }
     if usize::try_from(file.need).is_ok_and(|need| need > of.len()) {
         let message = format!("`approvals.need` is {}, and `approvals.of` names {}", file.need, of.len());
@@ -151,6 +163,8 @@ fn window(file: WindowFile) -> Result<FreezeWindow, CliError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use landfall_schema::signature::SigningKey;
+
     use super::*;
 
     const KEY: &str = "UAKA37ED7PD7L6PT4A7HTM3HIHN4EAEALAGMNJLIUDUMLOET2IXDKERU";
@@ -182,9 +196,14 @@ mod tests {
     fn rules_that_cannot_be_are_told() {
         let ann = || ApproverFile { name: "ann".to_owned(), key: PublicKey::new(KEY).unwrap() };
         assert!(approval_rule(ApprovalsFile { need: 2, of: vec![ann()] }).unwrap_err().message.contains("need"));
-        assert!(
-            approval_rule(ApprovalsFile { need: 1, of: vec![ann(), ann()] }).unwrap_err().message.contains("same key")
-        );
+        let other = || ApproverFile { name: " Ann".to_owned(), key: SigningKey::generate().public() };
+        let bob = || ApproverFile { name: "bob".to_owned(), ..ann() };
+        for (need, of, told) in
+            [(1, vec![ann(), bob()], "same key"), (2, vec![ann(), other()], "stands twice"), (0, vec![ann()], "is 0")]
+        {
+            let error = approval_rule(ApprovalsFile { need, of }).unwrap_err();
+            assert!(error.message.contains(told) && error.hint.is_some(), "{error}");
+        }
         let bad =
             WindowFile { cron: "never".to_owned(), lasts: "1h".to_owned(), time_zone: utc(), reason: String::new() };
         assert!(window(bad).unwrap_err().message.contains("never"));
