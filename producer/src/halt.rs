@@ -1,23 +1,26 @@
 //! `landfall halt`, `resume` and `abort`: what an operator says to a rollout under way.
 
+pub mod said;
+
 use std::collections::BTreeSet;
 
 use clap::Args;
-use landfall_bus::{Bus, BusError};
+use landfall_bus::{Bus, BusError, Delivered};
 use landfall_schema::Timestamp;
 use landfall_schema::event::{CloudEvent, TYPE_HALTED};
 use landfall_schema::halt::{Halt, HaltCommand};
-use landfall_schema::ids::{AppName, Counter, EnvName, EventId, HostName};
+use landfall_schema::ids::{AppName, Counter, EnvName, HostName};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::promotion::Promotion;
 use landfall_schema::rollout::{RolloutPhase, RolloutState};
+use landfall_schema::signature::{PublicKey, named_keys, verify};
 use landfall_schema::subject;
-use uuid::Uuid;
 
 use crate::ci;
 use crate::context::process_environment;
 use crate::error::{CliError, ExitCode};
 use crate::follow::words;
+use crate::halt::said::Said;
 use crate::plan::words::listed;
 use crate::reading;
 use crate::rollout::{RolloutView, state};
@@ -43,9 +46,15 @@ pub async fn run(args: HaltArgs, command: HaltCommand, cli: &Session) -> Result<
     let app = cli.app(&args.app)?;
     let key = cli.signing_key()?;
     let bus = cli.bus().await?;
-    let (view, last) = read(&bus, &env, &app, args.promotion, cli).await?;
+    let (view, said) = read(&bus, &env, &app, args.promotion, cli).await?;
     let promotion = &view.promotion;
-    check(&view, last.as_ref().map(|(_, halt)| halt), command)?;
+    for (key, halt) in said.doubtful.iter().filter(|(_, halt)| halt.promotion == view.id) {
+        cli.output.warn(format!(
+            "{} was said by {} ({}), signed by {key}, which is not known here; name it in `trusted_promoters` of the context if the hosts trust it",
+            named_command(halt.command), halt.author, halt.reason
+        ));
+    }
+    check(&view, &said, command)?;
     let halt = Halt {
         env: env.clone(),
         app: app.clone(),
@@ -56,12 +65,11 @@ pub async fn run(args: HaltArgs, command: HaltCommand, cli: &Session) -> Result<
         author: args.author.clone().unwrap_or_else(|| ci::author(&process_environment)),
     };
     let source = format!("/landfall/producer/{}", halt.author);
-    let event = CloudEvent::new(EventId(Uuid::now_v7()), source, TYPE_HALTED, Timestamp::now(), halt);
+    let event = CloudEvent::new(said.next_id(), source, TYPE_HALTED, Timestamp::now(), halt);
     let body = event.encode().map_err(|error| CliError::from_error(&error).hint("shorten --reason"))?;
     let header = key.header(&body).map_err(|error| CliError::from_error(&error))?;
     let place = subject::halted(&env, &app);
-    let after = last.map_or(0, |(sequence, _)| sequence);
-    match bus.publish_expecting(&place, event.id, &body, Some(&header), None, after).await {
+    match bus.publish_expecting(&place, event.id, &body, Some(&header), None, said.sequence).await {
         Ok(_) => {}
         Err(BusError::Raced { .. }) => {
             return Err(CliError::new(format!("somebody else has just said something about {app}; nothing was said"))
@@ -79,16 +87,17 @@ pub async fn run(args: HaltArgs, command: HaltCommand, cli: &Session) -> Result<
     Ok(ExitCode::Done)
 }
 
-/// The rollout as far as it is, and the last that was said about the application, with its sequence.
+/// The rollout as far as it is, and what was said about the application.
 async fn read(
     bus: &Bus,
     env: &EnvName,
     app: &AppName,
     counter: Option<Counter>,
     cli: &Session,
-) -> Result<(RolloutView, Option<(u64, Halt)>), CliError> {
+) -> Result<(RolloutView, Said), CliError> {
     let see = format!("see `landfall history {app} --env {env}`");
-    let promotions = reading::promotions(&bus.promotions(env, Some(app)).await?, &cli.output);
+    let messages = bus.promotions(env, Some(app)).await?;
+    let promotions = reading::promotions(&messages, &cli.output);
     let newest = promotions.last().map(|read| read.event.data.counter);
     let found = match counter {
         Some(counter) => promotions.into_iter().rev().find(|read| read.event.data.counter == counter),
@@ -118,17 +127,27 @@ async fn read(
     if let Some(state) = state::read(bus, view.id, &view.promotion, &keys).await? {
         view.rollout = Some(state);
     }
-    let last = bus.last_said(&subject::halted(env, app)).await?;
-    let last = last.map(|message| {
-        let halt = CloudEvent::<Halt>::decode(&message.body, TYPE_HALTED).map(|event| event.data);
-        (message.sequence, halt)
-    });
-    match last {
-        None => Ok((view, None)),
-        Some((sequence, Ok(halt))) => Ok((view, Some((sequence, halt)))),
-        Some((_, Err(error))) => {
-            Err(CliError::new(format!("what was last said about {app} cannot be read")).because(&error))
-        }
+    let promoted = messages.iter().find(|message| message.sequence == found.sequence);
+    let known = known_keys(promoted, cli)?;
+    let said = bus.said(&subject::halted(env, app)).await?;
+    Ok((view, Said::new(&said, env, app, &known)))
+}
+
+/// Whose words count here: those that the context trusts, else whoever signed the promotion; and our own.
+fn known_keys(promoted: Option<&Delivered>, cli: &Session) -> Result<Vec<PublicKey>, CliError> {
+    let mut keys = cli.settings.trusted_promoters.clone();
+    if let Some(Delivered { body, signature, .. }) = promoted.filter(|_| keys.is_empty()) {
+        keys.extend(verify(body, signature.as_deref(), &named_keys(signature.as_deref())).ok());
+    }
+    keys.push(cli.signing_key()?.public());
+    Ok(keys)
+}
+
+fn named_command(command: HaltCommand) -> &'static str {
+    match command {
+        HaltCommand::Halt => "halt",
+        HaltCommand::Resume => "resume",
+        HaltCommand::Abort => "abort",
     }
 }
 
@@ -137,7 +156,7 @@ fn named(promotion: &Promotion) -> String {
 }
 
 /// Refuses what would have no effect.
-fn check(view: &RolloutView, last: Option<&Halt>, command: HaltCommand) -> Result<(), CliError> {
+fn check(view: &RolloutView, said: &Said, command: HaltCommand) -> Result<(), CliError> {
     let what = named(&view.promotion);
     let (app, env) = (&view.promotion.app, &view.promotion.env);
     if let Some(state) = &view.rollout
@@ -150,8 +169,11 @@ fn check(view: &RolloutView, last: Option<&Halt>, command: HaltCommand) -> Resul
         return Err(CliError::new(format!("{what} is going back already; that is not stopped half-way"))
             .hint(format!("follow it with `landfall watch {app} --env {env}`")));
     }
-    let said = last.filter(|halt| halt.promotion == view.id).map(|halt| (halt.command, halt));
-    match (command, said) {
+    let last = said.newest.as_ref().map(|(_, halt)| halt).filter(|halt| halt.promotion == view.id);
+    // Of what a stranger says nobody here knows whether the hosts believe it: it forbids nothing, and may be taken back.
+    let may_be_halted = said.doubtful.iter().any(|(_, halt)| halt.promotion == view.id);
+    match (command, last.map(|halt| (halt.command, halt))) {
+        (HaltCommand::Resume, _) if may_be_halted => Ok(()),
         (_, Some((HaltCommand::Abort, halt))) => {
             Err(CliError::new(format!("{what} was aborted already, by {}: {}", halt.author, halt.reason))
                 .hint(format!("follow it with `landfall watch {app} --env {env}`")))

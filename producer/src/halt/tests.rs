@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used)]
-use landfall_schema::ids::Digest;
+use landfall_schema::ids::{Digest, EventId};
 use landfall_schema::promotion::{BundleRef, Wave};
 use landfall_schema::rollout::RolloutWord;
+use landfall_schema::signature::SigningKey;
+use uuid::Uuid;
 
 use super::*;
 use crate::fixtures::{promoted, said};
@@ -42,6 +44,79 @@ fn halt(view: &RolloutView, command: HaltCommand) -> Halt {
     }
 }
 
+/// The newest word is this.
+fn heard(halt: Option<Halt>) -> Said {
+    Said { newest: halt.map(|halt| (EventId(Uuid::from_u128(5)), halt)), ..Said::default() }
+}
+
+/// What was said, oldest first, by the key `k`nown here or by a stranger: `k halt`, `s abort`, `junk`. A number in front says when it was
+/// made, where that is not the order in which it came.
+fn said_by(lines: &[&str], view: &RolloutView) -> (Said, String) {
+    let (known, stranger) = (SigningKey::generate(), SigningKey::generate());
+    let message = |(number, line): (usize, &&str)| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (made, words) = match words[0].parse::<u64>() {
+            Ok(made) => (made, &words[1..]),
+            Err(_) => (number as u64, &words[..]),
+        };
+        let command = match words.last() {
+            Some(&"halt") => HaltCommand::Halt,
+            Some(&"resume") => HaltCommand::Resume,
+            _ => HaltCommand::Abort,
+        };
+        let id = EventId(Uuid::from_u128(u128::from(made)));
+        let body =
+            CloudEvent::new(id, "/test", TYPE_HALTED, Timestamp::UNIX_EPOCH, halt(view, command)).encode().unwrap();
+        let key = if words[0] == "k" { &known } else { &stranger };
+        let body = if words[0] == "junk" { b"junk".to_vec() } else { body };
+        Delivered {
+            subject: String::new(),
+            sequence: number as u64 + 1,
+            signature: (words[0] != "unsigned").then(|| key.header(&body).unwrap()),
+            body: body.into(),
+            traceparent: None,
+            published_at: Timestamp::UNIX_EPOCH,
+        }
+    };
+    let messages: Vec<Delivered> = lines.iter().enumerate().map(message).collect();
+    let said = Said::new(&messages, &view.promotion.env, &view.promotion.app, &[known.public()]);
+    let newest = said.newest.as_ref().map_or("nothing", |(_, halt)| named_command(halt.command));
+    let text = format!("{newest}, {} doubtful", said.doubtful.len());
+    (said, text)
+}
+
+#[test]
+fn the_newest_word_that_is_believed_counts() {
+    let view = view(None, &[]);
+    for (lines, expect) in [
+        (&["k halt"][..], "halt, 0 doubtful"),
+        (&["k halt", "junk"], "halt, 0 doubtful"),
+        (&["k halt", "unsigned resume"], "halt, 0 doubtful"),
+        (&["k halt", "s abort"], "halt, 1 doubtful"),
+        (&["5 k halt", "3 k resume"], "halt, 0 doubtful"),
+        (&["s halt", "k resume"], "resume, 0 doubtful"),
+        (&["junk"], "nothing, 0 doubtful"),
+    ] {
+        let (said, text) = said_by(lines, &view);
+        assert_eq!((text.as_str(), said.sequence), (expect, lines.len() as u64), "{lines:?}");
+    }
+    // A forged abort locks nobody out, and neither does a halt by somebody whom only the hosts know.
+    let (said, _) = said_by(&["k halt", "s abort"], &view);
+    assert!(check(&view, &said, HaltCommand::Abort).is_ok() && check(&view, &said, HaltCommand::Resume).is_ok());
+    let (said, _) = said_by(&["s halt"], &view);
+    assert!(check(&view, &said, HaltCommand::Resume).is_ok());
+}
+
+#[test]
+fn what_is_said_next_is_newer_whatever_the_clocks_say() {
+    let view = view(None, &[]);
+    let mut said = heard(Some(halt(&view, HaltCommand::Halt)));
+    assert!(said.next_id() > EventId(Uuid::from_u128(5)));
+    let ahead = uuid::Timestamp::from_unix(uuid::NoContext, 9_999_999_999, 999_000_000);
+    said.newest.as_mut().unwrap().0 = EventId(Uuid::new_v7(ahead));
+    assert!(said.next_id() > said.newest.unwrap().0);
+}
+
 #[test]
 fn what_would_have_no_effect_is_refused() {
     use HaltCommand::{Abort, Halt, Resume};
@@ -61,8 +136,8 @@ fn what_would_have_no_effect_is_refused() {
         (Some(RolloutPhase::Holding), None, Abort, None),
     ] {
         let view = view(phase, &[]);
-        let last = last.map(|command| halt(&view, command));
-        let found = check(&view, last.as_ref(), command).map_err(|error| error.to_string());
+        let found = check(&view, &heard(last.map(|command| halt(&view, command))), command);
+        let found = found.map_err(|error| error.to_string());
         match (told, found) {
             (None, Ok(())) => {}
             (Some(told), Err(text)) if text.contains(told) && text.contains("hint:") => {}
@@ -75,8 +150,9 @@ fn what_would_have_no_effect_is_refused() {
 fn a_halt_of_another_promotion_says_nothing_about_this_one() {
     let view = view(None, &[]);
     let other = Halt { promotion: EventId(Uuid::from_u128(99)), ..halt(&view, HaltCommand::Halt) };
-    assert!(check(&view, Some(&other), HaltCommand::Halt).is_ok());
-    assert!(check(&view, Some(&other), HaltCommand::Resume).is_err());
+    let other = heard(Some(other));
+    assert!(check(&view, &other, HaltCommand::Halt).is_ok());
+    assert!(check(&view, &other, HaltCommand::Resume).is_err());
 }
 
 #[test]
