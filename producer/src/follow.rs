@@ -7,6 +7,7 @@ mod lines;
 mod patience;
 pub mod words;
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -107,6 +108,7 @@ pub async fn follow(
     let mut patience = Patience::new();
     let (mut interrupted, mut terminated) = signals()?;
     let mut in_trouble = false;
+    let mut told: BTreeSet<String> = BTreeSet::new();
     while !is_settled(&view) {
         let (at, what) = patience.next(&view);
         let message = tokio::select! {
@@ -130,7 +132,9 @@ pub async fn follow(
                         narrator.told(&said.data, &message.body, &view)?;
                     }
                     Ok(_) => {}
-                    Err(why) => narrator.trouble(&why),
+                    // Of a host that nobody knows, once for all its steps.
+                    Err(why) if told.insert(why.clone()) => narrator.trouble(&why),
+                    Err(_) => {}
                 }
             }
             // Once is enough: the bus is asked again until the deadline.

@@ -1,6 +1,6 @@
 //! `landfall history`: the promotions of the past, newest first, and how each host ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use landfall_schema::Timestamp;
@@ -12,9 +12,11 @@ use landfall_schema::subject;
 use serde::Serialize;
 
 use crate::error::{CliError, ExitCode};
+use crate::host_keys::{self, Believed, HostKeys};
 use crate::output;
+use crate::plan::{self, words::as_verified};
 use crate::reading::{self, Read, time};
-use crate::rollout::{HostState, HostView, RolloutView, state};
+use crate::rollout::{Folded, HostState, HostView, RolloutView, UNTOUCHED, state};
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -55,6 +57,10 @@ struct PastHost {
     wave: Option<usize>,
     /// The terminal outcome's verb, `running`, or `silent` after the plan's deadline.
     outcome: String,
+    /// Whether that was signed by the key that is known as the host's. Else it is a claim.
+    verified: bool,
+    /// The rollout ended before it was this host's turn, or while it was getting ready.
+    untouched: bool,
     duration_ms: Option<u64>,
     timings_ms: BTreeMap<String, u64>,
     former: Option<String>,
@@ -67,9 +73,18 @@ pub async fn run(args: HistoryArgs, cli: &Session) -> Result<ExitCode, CliError>
     let app = args.app.as_ref().map(|app| cli.app(app)).transpose()?;
     let mut promotions = reading::promotions(&bus.promotions(env, app.as_ref()).await?, &cli.output);
     let ends = bus.outcomes_so_far(&subject::terminal_filter(env, app.as_ref())).await?;
-    let ends = reading::outcomes(&ends, &cli.output);
     promotions.sort_by_key(|promotion| std::cmp::Reverse(promotion.sequence));
     promotions.truncate(args.limit);
+    let known = plan::known(&bus, env, &cli.output).await?;
+    let general = HostKeys::new(&cli.settings.host_keys, &known);
+    let plans = promotions.iter().map(|read| (read.event.id, &read.event.data));
+    let by_plan = host_keys::by_promotion(&bus, plans, &general, &cli.output).await;
+    let shown: BTreeSet<EventId> = promotions.iter().map(|read| read.event.id).collect();
+    let keys = |end: &Outcome| {
+        let is_shown = shown.contains(&end.promotion) && !end.kind.is_rollout();
+        is_shown.then(|| by_plan.get(&end.promotion).unwrap_or(&general))
+    };
+    let ends = Believed::sort(&ends, keys, &cli.output);
     let rollouts = state::read_all(&bus, &promotions, &cli.output).await;
 
     let pasts = pasts(&promotions, &ends, &rollouts, Timestamp::now());
@@ -88,15 +103,24 @@ const HEADER: [&str; 10] = ["app", "#", "release", "when (UTC)", "by", "result",
 
 fn pasts(
     promotions: &[Read<Promotion>],
-    ends: &[Read<Outcome>],
+    ends: &Believed,
     rollouts: &BTreeMap<EventId, RolloutState>,
     now: Timestamp,
 ) -> Vec<Past> {
     let mut views: BTreeMap<EventId, RolloutView> =
         promotions.iter().map(|promotion| (promotion.event.id, RolloutView::new(&promotion.event))).collect();
-    for end in ends {
+    for end in &ends.proven {
         if let Some(view) = views.get_mut(&end.event.data.promotion) {
             view.fold(&end.event.data);
+        }
+    }
+    // Of a host that has ended by its own word a claim is folded into nothing.
+    let mut claimed: BTreeSet<(EventId, HostName)> = BTreeSet::new();
+    for Read { event, .. } in &ends.claimed {
+        if let Some(view) = views.get_mut(&event.data.promotion)
+            && view.fold(&event.data) == Folded::News
+        {
+            claimed.insert((event.data.promotion, event.data.host.clone()));
         }
     }
     for (id, state) in rollouts {
@@ -104,7 +128,17 @@ fn pasts(
             view.learn(state);
         }
     }
-    promotions.iter().filter_map(|promotion| Some(past(promotion, views.get(&promotion.event.id)?, now))).collect()
+    let mut pasts: Vec<Past> =
+        promotions.iter().filter_map(|promotion| Some(past(promotion, views.get(&promotion.event.id)?, now))).collect();
+    for past in &mut pasts {
+        for host in &mut past.hosts {
+            host.verified = !claimed.contains(&(past.id, host.host.clone()));
+        }
+        let is_claimed = past.hosts.iter().any(|host| host.planned && !host.verified);
+        let has_word = views.get(&past.id).is_some_and(|view| view.word().is_some());
+        past.result = as_verified(&past.result, has_word || !is_claimed);
+    }
+    pasts
 }
 
 fn past(promotion: &Read<Promotion>, view: &RolloutView, now: Timestamp) -> Past {
@@ -150,6 +184,8 @@ fn past_host(host: &HostName, view: &HostView, late: bool) -> PastHost {
             _ => end.map_or(open, |outcome| outcome.kind.verb()),
         }
         .to_owned(),
+        verified: true,
+        untouched: view.is_untouched(),
         duration_ms: end.and_then(|outcome| outcome.duration_ms),
         timings_ms: end.map(|outcome| outcome.timings_ms.clone()).unwrap_or_default(),
         former: end.and_then(|outcome| outcome.former.as_ref()).map(ToString::to_string),
@@ -178,7 +214,7 @@ fn rows(pasts: &[Past]) -> Vec<Vec<String>> {
         for host in &past.hosts {
             let mut row = own.clone();
             row.push(host.host.to_string());
-            row.push(host.outcome.clone());
+            row.push(as_verified(if host.untouched { UNTOUCHED } else { &host.outcome }, host.verified));
             row.push(host.duration_ms.map_or("-".to_owned(), output::duration));
             row.push(why(host));
             rows.push(row);

@@ -18,6 +18,7 @@ pub mod follow;
 pub mod gates;
 pub mod halt;
 pub mod history;
+pub mod host_keys;
 pub mod hosts;
 pub mod image;
 pub mod init;

@@ -1,61 +1,21 @@
-//! Which hosts a promotion is for, wave by wave, and by which keys their outcomes are believed.
+//! Which hosts a promotion is for, wave by wave.
 
 pub mod waves;
 pub mod words;
 
-use std::collections::BTreeMap;
-
-use landfall_bus::{Bus, Delivered};
+use landfall_bus::Bus;
 use landfall_schema::Timestamp;
-use landfall_schema::event::CloudEvent;
 use landfall_schema::ids::{AppName, EnvName, HostName};
 use landfall_schema::layout::PRESENCE_MAX_AGE;
-use landfall_schema::outcome::Outcome;
 use landfall_schema::presence::Presence;
 use landfall_schema::promotion::{BundleRef, Offline, RolloutPlan};
 use landfall_schema::roster::Roster;
-use landfall_schema::signature::{PublicKey, verify};
 
 use crate::error::{CliError, ExitCode};
+pub use crate::host_keys::HostKeys;
 use crate::output::Output;
 use crate::reading::{self, Read, age};
 use crate::rollout_args::Options;
-
-/// The keys of hosts: those that the context names, else those that the hosts announce.
-#[derive(Debug, Clone, Default)]
-pub struct HostKeys(BTreeMap<HostName, PublicKey>);
-
-impl HostKeys {
-    pub fn new(named: &BTreeMap<HostName, PublicKey>, known: &[KnownHost]) -> Self {
-        let announced = known.iter().map(|known| &known.presence);
-        let announced = announced.filter_map(|host| Some((host.host.clone(), PublicKey::new(&host.key).ok()?)));
-        let mut keys: BTreeMap<HostName, PublicKey> = announced.collect();
-        keys.extend(named.clone());
-        Self(keys)
-    }
-
-    /// Of the hosts of a plan alone.
-    pub fn of_roster(roster: Roster) -> Self {
-        Self(roster.hosts)
-    }
-
-    pub fn of(&self, host: &HostName) -> Option<&PublicKey> {
-        self.0.get(host)
-    }
-
-    /// Reads an outcome; what a host with a known key did not sign is not its outcome.
-    pub fn believe(&self, message: &Delivered) -> Result<CloudEvent<Outcome>, String> {
-        let read = reading::outcome(message)
-            .ok_or_else(|| format!("event {} of {} cannot be read", message.sequence, message.subject))?;
-        let host = &read.event.data.host;
-        if let Some(key) = self.0.get(host) {
-            verify(&message.body, message.signature.as_deref(), std::slice::from_ref(key)).map_err(|error| {
-                format!("an outcome of {host} is not believed, it was not signed by {host}: {error}")
-            })?;
-        }
-        Ok(read.event)
-    }
-}
 
 /// A host that gave a sign of life in the last months.
 #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@ use landfall_schema::event::{CloudEvent, TYPE_PRESENCE, TYPE_PROMOTED};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::presence::Presence;
 use landfall_schema::promotion::Promotion;
+use landfall_schema::signature::{PublicKey, verify};
 use landfall_schema::subject;
 use serde::de::DeserializeOwned;
 
@@ -50,12 +51,16 @@ pub fn outcome(message: &Delivered) -> Option<Read<Outcome>> {
     })
 }
 
+/// A sign of life, signed by the very key that it announces.
 pub fn presence(message: &Delivered) -> Option<Read<Presence>> {
-    read(
+    let read = read(
         message,
         |kind| kind == TYPE_PRESENCE,
         |event: &CloudEvent<Presence>| subject::presence(&event.data.env, &event.data.host).as_str() == message.subject,
-    )
+    )?;
+    let key = PublicKey::new(&read.event.data.key).ok()?;
+    verify(&message.body, message.signature.as_deref(), &[key]).ok()?;
+    Some(read)
 }
 
 fn read<T: DeserializeOwned>(
@@ -86,7 +91,7 @@ fn readable<T>(messages: &[Delivered], read: impl Fn(&Delivered) -> Option<Read<
     if let Some(first) = left_out.first() {
         let which = format!("e.g. number {} of {}", first.sequence, first.subject);
         output.warn(format!(
-            "{} of {} events cannot be read and are left out, {which}",
+            "{} of {} events cannot be read or believed and are left out, {which}",
             left_out.len(),
             messages.len()
         ));
@@ -113,6 +118,8 @@ pub fn time(at: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use landfall_schema::signature::SigningKey;
+
     use super::*;
 
     #[test]
@@ -147,5 +154,24 @@ mod tests {
             assert!(outcome(&message(&format!("landfall.{other}"))).is_none(), "{other}");
         }
         assert!(promotion(&message("landfall.staging.release.shop.promoted")).is_none());
+    }
+
+    #[test]
+    fn a_sign_of_life_is_signed_by_the_key_that_it_announces() {
+        let (own, other) = (SigningKey::generate(), SigningKey::generate());
+        let mut event = crate::fixtures::present(1, "host-a", None).event;
+        event.data.key = own.public().to_string();
+        let body = event.encode().unwrap();
+        let signed = |signature: Option<String>| Delivered {
+            subject: "landfall.staging.presence.host-a".to_owned(),
+            sequence: 1,
+            body: body.clone().into(),
+            signature,
+            traceparent: None,
+            published_at: Timestamp::UNIX_EPOCH,
+        };
+        assert!(presence(&signed(Some(own.header(&body).unwrap()))).is_some());
+        assert!(presence(&signed(Some(other.header(&body).unwrap()))).is_none());
+        assert!(presence(&signed(None)).is_none());
     }
 }

@@ -7,11 +7,13 @@ use clap::Args;
 use landfall_bus::Bus;
 use landfall_schema::Timestamp;
 use landfall_schema::ids::{AppName, EnvName};
+use landfall_schema::outcome::Outcome;
 use landfall_schema::promotion::{Intent, OnFailure, Promotion};
 use landfall_schema::signature::verify;
 use landfall_schema::subject;
 
 use crate::error::{CliError, ExitCode};
+use crate::host_keys::{self, Believed};
 use crate::plan::{self, HostKeys};
 use crate::promote::{RolloutArgs, announce, show};
 use crate::publish;
@@ -45,11 +47,11 @@ pub async fn run(args: RollbackArgs, cli: &Session) -> Result<ExitCode, CliError
     let keys = HostKeys::new(&cli.settings.host_keys, &known);
     let past = read_past(&bus, &env, &app, &keys, cli).await?;
     let target = choose(&past, args.to.as_ref(), &app, &env)?;
-    if !target.worked() {
-        cli.output.warn(format!("no host says that {} {} ever worked", target.release(), target.counter()));
+    if let Some(warning) = target::check(target)? {
+        cli.output.warn(warning);
     }
     let target = target.promotion().clone();
-    schema::check(&past, &target, &schema::migrations(&bus, &env, &app, &keys).await?)?;
+    schema::check(&past, &target, &schema::migrations(&bus, &past, &keys, cli).await?)?;
     // Hosts keep the files of their last releases, but a new host needs them from the bus.
     bus.get_bundle(&target.bundle).await?;
     let subject =
@@ -105,11 +107,13 @@ pub async fn read_past(
     }
     let mut said = bus.outcomes_so_far(&subject::terminal_filter(env, Some(app))).await?;
     said.extend(bus.outcomes_so_far(&subject::rollout_filter(env, Some(app))).await?);
-    for message in said {
-        match keys.believe(&message) {
-            Ok(said) => past.iter_mut().for_each(|one| one.fold(&said.data)),
-            Err(why) => tracing::debug!(why, "an outcome is left out"),
-        }
+    let plans = past.iter().map(|one| (one.id(), one.promotion()));
+    let by_plan = host_keys::by_promotion(bus, plans, keys, &cli.output).await;
+    let keys = |outcome: &Outcome| Some(by_plan.get(&outcome.promotion).unwrap_or(keys));
+    let believed = Believed::sort(&said, keys, &cli.output);
+    for one in &mut past {
+        believed.proven.iter().for_each(|read| one.fold(&read.event.data));
+        believed.claimed.iter().for_each(|read| one.fold_claim(&read.event.data));
     }
     Ok(past)
 }

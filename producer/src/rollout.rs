@@ -20,6 +20,9 @@ const UNWIND_SLACK_MS: u64 = 330_000;
 pub const STEPS: [&str; 11] =
     ["release", "image", "backup", "migration", "stack", "readiness", "smoke", "traffic", "bake", "commit", "rollback"];
 
+/// What people read of a host that a rollout never came to.
+pub const UNTOUCHED: &str = "untouched";
+
 /// One promotion and what every host of its plan made of it.
 #[derive(Debug, Clone)]
 pub struct RolloutView {
@@ -230,7 +233,7 @@ impl RolloutView {
         let rows = hosts.into_iter().map(|(host, view)| {
             let mut row = vec![host.to_string()];
             row.extend(by_wave.then(|| view.wave.map_or("-".to_owned(), |wave| (wave + 1).to_string())));
-            row.push(view.word());
+            row.push(view.shown());
             row.extend(nouns.iter().map(|noun| view.time_of(noun).map_or("-".to_owned(), output::duration)));
             row.push(view.end().and_then(|outcome| outcome.duration_ms).map_or("-".to_owned(), output::duration));
             row
@@ -272,6 +275,18 @@ impl HostView {
             HostState::Working { kind, .. } => kind.to_string(),
             HostState::Ended(outcome) => outcome.kind.verb().to_owned(),
         }
+    }
+
+    /// The rollout ended before it was this host's turn, or while it was getting ready: the failure is not its own.
+    pub fn is_untouched(&self) -> bool {
+        let code = self.end().and_then(|outcome| outcome.reason.as_ref()).map(|reason| reason.code);
+        self.end().is_some_and(|outcome| outcome.kind == OutcomeKind::DeployFailed)
+            && matches!(code, Some(ReasonCode::RolloutFailed | ReasonCode::Aborted | ReasonCode::Superseded))
+    }
+
+    /// As [`Self::word`], for people: nothing failed on a host to which nothing was done.
+    pub fn shown(&self) -> String {
+        if self.is_untouched() { UNTOUCHED.to_owned() } else { self.word() }
     }
 
     /// The step at which it works.

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
+use landfall_bus::Bus;
 use landfall_schema::Timestamp;
+use landfall_schema::event::CloudEvent;
 use landfall_schema::ids::{AppName, Counter, EnvName, EventId, HostName, ReleaseName, ServiceName};
 use landfall_schema::outcome::{Outcome, OutcomeKind, Reason};
 use landfall_schema::presence::{Presence, RunningRelease};
@@ -14,10 +16,12 @@ use serde::Serialize;
 
 use crate::error::{CliError, ExitCode};
 use crate::follow::words;
+use crate::host_keys::{self, Believed, HostKeys};
 use crate::output::Output;
-use crate::plan::is_here;
+use crate::plan::words::listed;
+use crate::plan::{self, KnownHost, is_here};
 use crate::reading::{self, Read, age};
-use crate::rollout::{HostState, HostView, RolloutView, state};
+use crate::rollout::{HostState, HostView, RolloutView, UNTOUCHED, state};
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -68,9 +72,15 @@ struct HostStatus {
     /// Its wave in the last promotion, from 1.
     wave: Option<usize>,
     runs: Option<RunningRelease>,
+    /// Whether that was signed by the key that is known as the host's. Else it is a claim.
+    runs_verified: bool,
     /// How the last promotion ended here, the step it is at, or `silent`.
     state: String,
+    /// As `runs_verified`.
+    state_verified: bool,
     ended: bool,
+    /// The rollout ended before it was this host's turn, or while it was getting ready.
+    untouched: bool,
     message: Option<String>,
     reason: Option<Reason>,
     /// When the last outcome of the last promotion was published.
@@ -78,10 +88,13 @@ struct HostStatus {
 }
 
 /// What was read from the bus.
+#[derive(Default)]
 struct Facts {
     promotions: Vec<Read<Promotion>>,
-    outcomes: Vec<Read<Outcome>>,
+    outcomes: Believed,
     present: Vec<Read<Presence>>,
+    /// By which keys hosts are believed about each application.
+    keys: BTreeMap<AppName, HostKeys>,
     /// By promotion, as the hosts of its plan have signed it.
     rollouts: BTreeMap<EventId, RolloutState>,
     now: Timestamp,
@@ -97,10 +110,9 @@ pub async fn run(args: StatusArgs, cli: &Session) -> Result<ExitCode, CliError> 
     let presence = bus.presence(env).await?;
     let mut facts = Facts {
         promotions: reading::promotions(&register, output),
-        outcomes: reading::outcomes(&newest, output),
         present: reading::presences(&presence, output),
-        rollouts: BTreeMap::new(),
         now: Timestamp::now(),
+        ..Facts::default()
     };
     if let Some(app) = &app {
         facts.promotions.retain(|promotion| promotion.event.data.app == *app);
@@ -109,10 +121,31 @@ pub async fn run(args: StatusArgs, cli: &Session) -> Result<ExitCode, CliError> 
             return Err(CliError::new(message).hint(format!("landfall status --env {env} lists what was")));
         }
     }
+    facts.keys = keys(&bus, &facts, cli).await;
+    // Only what tells how it stands is verified: of a large fleet there is much more.
+    let newest_ids: BTreeSet<EventId> = facts.promotions.iter().map(|promotion| promotion.event.id).collect();
+    let matters = |said: &Outcome| {
+        let is_news = newest_ids.contains(&said.promotion) && !said.kind.is_rollout();
+        facts.keys.get(&said.app).filter(|_| is_news || said.kind == OutcomeKind::ReleaseCommitted)
+    };
+    facts.outcomes = Believed::sort_newest(&bus, &newest, matters, output).await?;
+    for warning in facts.changed_keys() {
+        output.warn(warning);
+    }
     facts.rollouts = state::read_all(&bus, &facts.promotions, output).await;
     let apps: Vec<AppStatus> = facts.promotions.iter().map(|promotion| facts.app(promotion)).collect();
     show(env, &apps, output)?;
     Ok(ExitCode::Done)
+}
+
+/// By application: the keys that the context names, else those of its last plan, else those that hosts announce.
+async fn keys(bus: &Bus, facts: &Facts, cli: &Session) -> BTreeMap<AppName, HostKeys> {
+    let known: Vec<KnownHost> = facts.present.iter().map(|read| KnownHost::new(read.clone(), facts.now)).collect();
+    let general = HostKeys::new(&cli.settings.host_keys, &known);
+    let plans = facts.promotions.iter().map(|read| (read.event.id, &read.event.data));
+    let by_plan = host_keys::by_promotion(bus, plans, &general, &cli.output).await;
+    let of = |event: &CloudEvent<Promotion>| by_plan.get(&event.id).unwrap_or(&general).clone();
+    facts.promotions.iter().map(|read| (read.event.data.app.clone(), of(&read.event))).collect()
 }
 
 fn show(env: &EnvName, apps: &[AppStatus], output: &Output) -> Result<(), CliError> {
@@ -135,11 +168,34 @@ fn show(env: &EnvName, apps: &[AppStatus], output: &Output) -> Result<(), CliErr
                 "{app} is MIXED in {env}: {said}. Promote again, or `landfall rollback {app} --env {env}`"
             ));
         }
-        for host in app.hosts.iter().filter(|host| host.reason.is_some()) {
-            output.note(format!("{} on {}: {}", app.app, host.host, host.message.as_deref().unwrap_or(&host.state)));
+        for line in reasons(app) {
+            output.note(line);
         }
     }
     Ok(())
+}
+
+/// Why it ended so, host by host; those to which nothing was done have one line together.
+fn reasons(app: &AppStatus) -> Vec<String> {
+    let (untouched, own): (Vec<&HostStatus>, Vec<&HostStatus>) =
+        app.hosts.iter().filter(|host| host.reason.is_some()).partition(|host| host.untouched);
+    let line =
+        |host: &HostStatus| format!("{} on {}: {}", app.app, host.host, host.message.as_deref().unwrap_or(&host.state));
+    let mut lines: Vec<String> = own.into_iter().map(line).collect();
+    if let Some(reason) = untouched.first().and_then(|host| host.reason.as_ref()) {
+        let hosts: Vec<HostName> = untouched.iter().map(|host| host.host.clone()).collect();
+        lines.push(format!("{}: nothing was touched on {}: {}", app.app, listed(&hosts), reason.message));
+    }
+    let claimed = |host: &&HostStatus| !host.state_verified || !host.runs_verified;
+    let hosts: Vec<HostName> = app.hosts.iter().filter(claimed).map(|host| host.host.clone()).collect();
+    if !hosts.is_empty() {
+        lines.push(format!(
+            "{}: what {} says cannot be verified: nobody here knows its key; name it in `host_keys` of the context",
+            app.app,
+            listed(&hosts)
+        ));
+    }
+    lines
 }
 
 const HEADER: [&str; 7] = ["app", "host", "here", "runs", "promoted", "state", "since"];
@@ -197,9 +253,11 @@ fn rows(apps: &[AppStatus], now: Timestamp) -> Vec<Vec<String>> {
                     (false, Some(since)) => format!("away {}", age(since, now)),
                     (false, None) => "away".to_owned(),
                 },
-                host.runs.as_ref().map_or("-".to_owned(), |runs| format!("{} {}", runs.release, runs.counter)),
+                host.runs.as_ref().map_or("-".to_owned(), |runs| {
+                    plan::words::as_verified(&format!("{} {}", runs.release, runs.counter), host.runs_verified)
+                }),
                 promoted.clone(),
-                host.state.clone(),
+                plan::words::as_verified(if host.untouched { UNTOUCHED } else { &host.state }, host.state_verified),
                 age(host.since.unwrap_or(app.promotion.published_at), now),
             ]);
         }
@@ -210,13 +268,23 @@ fn rows(apps: &[AppStatus], now: Timestamp) -> Vec<Vec<String>> {
 impl Facts {
     fn app(&self, promotion: &Read<Promotion>) -> AppStatus {
         let data = &promotion.event.data;
-        let said: Vec<&Read<Outcome>> =
-            self.outcomes.iter().filter(|outcome| outcome.event.data.app == data.app).collect();
+        let is_ours = |read: &&Read<Outcome>| read.event.data.app == data.app && !read.event.data.kind.is_rollout();
+        let mut said: Vec<&Read<Outcome>> = self.outcomes.proven.iter().filter(is_ours).collect();
         let mut view = RolloutView::new(&promotion.event);
         // What hosts say of the rollout is believed from its signed state alone.
-        for outcome in said.iter().filter(|outcome| !outcome.event.data.kind.is_rollout()) {
+        for outcome in &said {
             view.fold(&outcome.event.data);
         }
+        // A claim is shown where there is nothing better, and as what it is.
+        let is_about = |read: &Read<Outcome>, host: &HostName| {
+            read.event.data.host == *host && read.event.data.promotion == promotion.event.id
+        };
+        let is_news = |claim: &&Read<Outcome>| !said.iter().any(|read| is_about(read, &claim.event.data.host));
+        let claims: Vec<&Read<Outcome>> = self.outcomes.claimed.iter().filter(is_ours).filter(is_news).collect();
+        for outcome in &claims {
+            view.fold(&outcome.event.data);
+        }
+        said.extend(&claims);
         if let Some(state) = self.rollouts.get(&view.id) {
             view.learn(state);
         }
@@ -228,14 +296,12 @@ impl Facts {
         let hosts: Vec<HostStatus> = hosts
             .into_iter()
             .map(|host| {
-                let mine = |outcome: &&&Read<Outcome>| {
-                    outcome.event.data.host == *host && outcome.event.data.promotion == view.id
-                };
-                let since = said.iter().filter(mine).map(|outcome| outcome.published_at).max();
-                self.host(host, view.hosts.get(host), runs.get(host).cloned(), since)
+                let since = said.iter().filter(|read| is_about(read, host)).map(|read| read.published_at).max();
+                let is_claimed = claims.iter().any(|read| is_about(read, host));
+                self.host(host, view.hosts.get(host), runs.get(host).cloned(), since, !is_claimed)
             })
             .collect();
-        let serving = the_same(hosts.iter().map(|host| host.runs.as_ref()));
+        let serving = the_same(hosts.iter().map(|host| host.runs.as_ref().filter(|_| host.runs_verified)));
         let is_rolling = view.rollout.is_some() && view.word().is_none();
         let at_work = is_rolling || hosts.iter().any(|host| host.here && host.planned && !host.ended);
         let here: Vec<&HostStatus> = hosts.iter().filter(|host| host.here || host.away_since.is_none()).collect();
@@ -265,8 +331,9 @@ impl Facts {
         &self,
         host: &HostName,
         view: Option<&HostView>,
-        runs: Option<RunningRelease>,
+        runs: Option<(RunningRelease, bool)>,
         since: Option<Timestamp>,
+        state_verified: bool,
     ) -> HostStatus {
         let end = view.and_then(HostView::end);
         let message = match view.map(|view| &view.state) {
@@ -283,7 +350,10 @@ impl Facts {
             away_since: seen_at.filter(|_| !here),
             wave: view.and_then(|view| Some(view.wave? + 1)),
             planned: view.is_some_and(|view| view.planned),
-            runs,
+            runs_verified: runs.as_ref().is_none_or(|(_, verified)| *verified),
+            runs: runs.map(|(runs, _)| runs),
+            state_verified,
+            untouched: view.is_some_and(HostView::is_untouched),
             state: view.map_or("not in the plan".to_owned(), HostView::word),
             ended: end.is_some(),
             message,
@@ -292,26 +362,39 @@ impl Facts {
         }
     }
 
-    /// What each host runs of an application: what it committed last, or what it has said itself since then.
-    fn runs(&self, app: &AppName) -> BTreeMap<HostName, RunningRelease> {
-        let mut known: BTreeMap<HostName, (Timestamp, Option<RunningRelease>)> = BTreeMap::new();
-        let mut learn = |host: &HostName, at: Timestamp, runs: Option<RunningRelease>| match known.get(host) {
-            Some((earlier, _)) if *earlier > at => {}
-            _ => drop(known.insert(host.clone(), (at, runs))),
+    /// What each host runs of an application, and whether that is verified: what it committed last, or what it has said itself since then.
+    fn runs(&self, app: &AppName) -> BTreeMap<HostName, (RunningRelease, bool)> {
+        let mut known: BTreeMap<HostName, (Timestamp, Option<RunningRelease>, bool)> = BTreeMap::new();
+        let mut learn = |host: &HostName, at: Timestamp, runs: Option<RunningRelease>, verified| match known.get(host) {
+            Some((earlier, ..)) if *earlier > at => {}
+            _ => drop(known.insert(host.clone(), (at, runs, verified))),
         };
-        for Read { published_at, event, .. } in &self.outcomes {
-            let said = &event.data;
-            if said.app == *app && said.kind == OutcomeKind::ReleaseCommitted {
-                let runs = RunningRelease { counter: said.counter, release: said.release.clone() };
-                learn(&said.host, *published_at, Some(runs));
-            }
+        let committed = |read: &&Read<Outcome>| {
+            read.event.data.app == *app && read.event.data.kind == OutcomeKind::ReleaseCommitted
+        };
+        let runs = |said: &Outcome| RunningRelease { counter: said.counter, release: said.release.clone() };
+        for Read { published_at, event, .. } in self.outcomes.proven.iter().filter(committed) {
+            learn(&event.data.host, *published_at, Some(runs(&event.data)), true);
         }
         for Read { published_at, event, .. } in &self.present {
             if let Some(runs) = event.data.apps.get(app) {
-                learn(&event.data.host, *published_at, runs.clone());
+                let verified = self.keys.get(app).is_none_or(|keys| keys.agree_with(&event.data));
+                learn(&event.data.host, *published_at, runs.clone(), verified);
             }
         }
-        known.into_iter().filter_map(|(host, (_, runs))| Some((host, runs?))).collect()
+        for Read { published_at, event, .. } in self.outcomes.claimed.iter().filter(committed) {
+            let claim = || (*published_at, Some(runs(&event.data)), false);
+            known.entry(event.data.host.clone()).or_insert_with(claim);
+        }
+        known.into_iter().filter_map(|(host, (_, runs, verified))| Some((host, (runs?, verified)))).collect()
+    }
+
+    /// Hosts that announce another key than the one that is certain to be theirs.
+    fn changed_keys(&self) -> Vec<String> {
+        let differs =
+            |host: &Presence| host.apps.keys().filter_map(|app| self.keys.get(app)).any(|keys| !keys.agree_with(host));
+        let hosts = self.present.iter().map(|read| &read.event.data).filter(|host| differs(host));
+        hosts.map(|host| plan::words::of_changed_key(&host.host)).collect()
     }
 }
 

@@ -1,19 +1,23 @@
 //! `landfall watch`: outcomes as they happen, a line each.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use futures_util::StreamExt as _;
 use landfall_bus::{Bus, Delivered, OutcomesFrom};
 use landfall_schema::Timestamp;
-use landfall_schema::ids::{AppName, EventId, HostName};
+use landfall_schema::ids::{AppName, EnvName, EventId, HostName};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::promotion::Promotion;
+use landfall_schema::signature::PublicKey;
 use landfall_schema::subject;
 use owo_colors::OwoColorize as _;
 
 use crate::error::{CliError, ExitCode};
-use crate::output;
+use crate::host_keys::{Belief, HostKeys};
+use crate::output::{self, Output};
+use crate::plan::{self, words::as_verified};
 use crate::reading;
 use crate::rollout::state::Rosters;
 use crate::session::Session;
@@ -50,7 +54,7 @@ pub async fn run(args: WatchArgs, cli: &Session) -> Result<ExitCode, CliError> {
     };
     let from = if args.all { OutcomesFrom::All } else { OutcomesFrom::New };
     let mut events = bus.outcomes_among(filters, from).await?;
-    let mut deciders = Deciders { bus: bus.clone(), rosters: Rosters::new(&bus), known: BTreeMap::new() };
+    let mut beliefs = Beliefs::new(&bus, env, cli).await?;
     let what = app.as_ref().map_or("all applications".to_owned(), ToString::to_string);
     cli.output.note(format!("watching {what} in {env}; stop with Ctrl-C"));
 
@@ -67,7 +71,7 @@ pub async fn run(args: WatchArgs, cli: &Session) -> Result<ExitCode, CliError> {
             None => return Err(CliError::new("the bus ended the stream of outcomes")),
         };
         errors = 0;
-        if show(&message, &args, &mut deciders, cli).await? {
+        if show(&message, &args, &mut beliefs, cli).await? {
             shown += 1;
         }
     }
@@ -75,7 +79,7 @@ pub async fn run(args: WatchArgs, cli: &Session) -> Result<ExitCode, CliError> {
 }
 
 /// Returns whether the message was one to show.
-async fn show(message: &Delivered, args: &WatchArgs, deciders: &mut Deciders, cli: &Session) -> Result<bool, CliError> {
+async fn show(message: &Delivered, args: &WatchArgs, beliefs: &mut Beliefs, cli: &Session) -> Result<bool, CliError> {
     let Some(read) = reading::outcome(message) else {
         cli.output.warn(format!("event {} of {} cannot be read", message.sequence, message.subject));
         return Ok(false);
@@ -84,58 +88,120 @@ async fn show(message: &Delivered, args: &WatchArgs, deciders: &mut Deciders, cl
     if args.host.as_ref().is_some_and(|host| outcome.host != *host) {
         return Ok(false);
     }
-    if outcome.kind.is_rollout() {
-        if args.ends && outcome.rollout.as_ref().is_none_or(|state| state.word().is_none()) {
-            return Ok(false);
-        }
-        if let Err(why) = deciders.believe(message, outcome).await {
+    if args.ends && outcome.kind.is_rollout() && outcome.rollout.as_ref().is_none_or(|state| state.word().is_none()) {
+        return Ok(false);
+    }
+    let belief = match beliefs.judge(message, outcome).await {
+        Ok(belief) => belief,
+        Err(why) => {
             cli.output.warn(format!("{} of {} is not believed: {why}", outcome.kind, outcome.app));
             return Ok(false);
         }
-    }
+    };
     if cli.output.is_json() {
         // As it came: fields that this version does not know are passed on.
-        let event: serde_json::Value = serde_json::from_slice(&message.body)
+        let mut event: serde_json::Value = serde_json::from_slice(&message.body)
             .map_err(|error| CliError::new("cannot read the event").because(&error))?;
+        if let (Belief::Claimed, Some(event)) = (belief, event.as_object_mut()) {
+            event.insert("unverified".to_owned(), true.into());
+        }
         cli.output.json(&event)?;
         return Ok(true);
     }
     if outcome.kind == OutcomeKind::ImagePulling {
         return Ok(false);
     }
-    for line in lines(outcome, read.event.time) {
+    for line in lines(outcome, read.event.time, belief) {
         cli.output.line(line)?;
     }
     Ok(true)
 }
 
-/// Whose word about a rollout is believed: the hosts of its plan, under the keys of its roster.
-struct Deciders {
+/// How far what is heard is believed: by the rosters of the plans, and by the keys that the context names or the hosts announce.
+struct Beliefs {
     bus: Bus,
+    env: EnvName,
+    named: BTreeMap<HostName, PublicKey>,
+    output: Output,
     rosters: Rosters,
-    /// By the promotion's event.
-    known: BTreeMap<EventId, Promotion>,
+    general: HostKeys,
+    announced_at: Instant,
+    /// By the promotion's event; `None` for one that there is not.
+    promotions: BTreeMap<EventId, Option<Promotion>>,
+    keys: BTreeMap<EventId, HostKeys>,
 }
 
-impl Deciders {
-    async fn believe(&mut self, message: &Delivered, outcome: &Outcome) -> Result<(), String> {
+/// Announced keys are read again at most this often.
+const ANNOUNCED_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Beliefs {
+    async fn new(bus: &Bus, env: &EnvName, cli: &Session) -> Result<Self, CliError> {
+        let known = plan::known(bus, env, &cli.output).await?;
+        let named = cli.settings.host_keys.clone();
+        Ok(Self {
+            bus: bus.clone(),
+            env: env.clone(),
+            rosters: Rosters::new(bus),
+            general: HostKeys::new(&named, &known),
+            named,
+            output: cli.output.clone(),
+            announced_at: Instant::now(),
+            promotions: BTreeMap::new(),
+            keys: BTreeMap::new(),
+        })
+    }
+
+    async fn judge(&mut self, message: &Delivered, outcome: &Outcome) -> Result<Belief, String> {
         let failed = |error: CliError| error.to_string();
-        if !self.known.contains_key(&outcome.promotion) {
-            let all = self.bus.promotions(&outcome.env, Some(&outcome.app)).await.map_err(|error| error.to_string())?;
+        if outcome.kind.is_rollout() {
+            // It is for hosts of the plan to say, under the keys of its roster.
+            let promotion = self.promotion(outcome).await.map_err(failed)?.ok_or("there is no such promotion")?;
+            if promotion.plan.place_of(&outcome.host).is_none() {
+                return Err(format!("{} is no host of the plan", outcome.host));
+            }
+            let keys =
+                self.rosters.of(&promotion.plan).await.map_err(failed)?.ok_or("its hosts do not act together")?;
+            return keys.believe(message).map(|_| Belief::Proven);
+        }
+        let belief = self.keys(outcome).await.map_err(failed)?.judge(message, &outcome.host)?;
+        if belief == Belief::Proven || self.announced_at.elapsed() < ANNOUNCED_INTERVAL {
+            return Ok(belief);
+        }
+        // A host that has come since then has announced its key before it said anything else.
+        self.announced_at = Instant::now();
+        let known = plan::known(&self.bus, &self.env, &self.output).await.map_err(failed)?;
+        self.general = HostKeys::new(&self.named, &known);
+        self.keys.clear();
+        self.keys(outcome).await.map_err(failed)?.judge(message, &outcome.host)
+    }
+
+    async fn keys(&mut self, outcome: &Outcome) -> Result<&HostKeys, CliError> {
+        let id = outcome.promotion;
+        if !self.keys.contains_key(&id) {
+            let roster = match self.promotion(outcome).await? {
+                Some(promotion) => self.rosters.of(&promotion.plan).await?,
+                None => None,
+            };
+            let keys = roster.map_or_else(|| self.general.clone(), |roster| self.general.with_roster(&roster));
+            self.keys.insert(id, keys);
+        }
+        Ok(self.keys.get(&id).unwrap_or(&self.general))
+    }
+
+    async fn promotion(&mut self, outcome: &Outcome) -> Result<Option<Promotion>, CliError> {
+        let id = outcome.promotion;
+        if !self.promotions.contains_key(&id) {
+            let all = self.bus.promotions(&outcome.env, Some(&outcome.app)).await?;
             let read = all.iter().filter_map(reading::promotion);
-            self.known.extend(read.map(|read| (read.event.id, read.event.data)));
+            self.promotions.extend(read.map(|read| (read.event.id, Some(read.event.data))));
+            self.promotions.entry(id).or_insert(None);
         }
-        let promotion = self.known.get(&outcome.promotion).ok_or("there is no such promotion")?;
-        if promotion.plan.place_of(&outcome.host).is_none() {
-            return Err(format!("{} is no host of the plan", outcome.host));
-        }
-        let keys = self.rosters.of(&promotion.plan).await.map_err(failed)?.ok_or("its hosts do not act together")?;
-        keys.believe(message).map(|_| ())
+        Ok(self.promotions.get(&id).cloned().flatten())
     }
 }
 
 /// The outcome in one line; below it, where something went wrong, what to do and the last lines of the logs.
-fn lines(outcome: &Outcome, at: Timestamp) -> Vec<String> {
+fn lines(outcome: &Outcome, at: Timestamp, belief: Belief) -> Vec<String> {
     let kind = format!("{:<20}", outcome.kind.to_string());
     let kind = match outcome.kind {
         kind_of if kind_of.is_failure() => kind.red().to_string(),
@@ -153,7 +219,7 @@ fn lines(outcome: &Outcome, at: Timestamp) -> Vec<String> {
         outcome.counter,
         outcome.message
     );
-    let mut lines = vec![first.trim_end().to_owned()];
+    let mut lines = vec![as_verified(first.trim_end(), belief == Belief::Proven)];
     let Some(reason) = &outcome.reason else { return lines };
     // The step that failed has told of its logs; the end of the deploy need not repeat them.
     if !outcome.kind.is_terminal() && !outcome.kind.is_rollout() {
@@ -174,7 +240,7 @@ mod tests {
 
     fn shown(golden: &[u8]) -> Vec<String> {
         let event: CloudEvent<Outcome> = serde_json::from_slice(golden).unwrap();
-        lines(&event.data, event.time)
+        lines(&event.data, event.time, Belief::Proven)
     }
 
     #[test]

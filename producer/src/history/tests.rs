@@ -6,7 +6,8 @@ use crate::fixtures::{at, promoted, said};
 use crate::output::table;
 
 fn shown(promotions: Vec<Read<Promotion>>, ends: &[Read<Outcome>]) -> (String, Vec<String>) {
-    let pasts = pasts(&promotions, ends, &BTreeMap::new(), at(1_000));
+    let ends = Believed { proven: ends.to_vec(), claimed: Vec::new() };
+    let pasts = pasts(&promotions, &ends, &BTreeMap::new(), at(1_000));
     (table(&HEADER, rows(&pasts)), pasts.into_iter().map(|past| past.result).collect())
 }
 
@@ -53,7 +54,7 @@ fn the_last_word_of_a_rollout_is_its_result() {
         decided_by: "host-a".parse().unwrap(),
     };
     let rollouts = BTreeMap::from([(promotion.event.id, state)]);
-    let ends = [said(2, "host-a 1 deploy.succeeded 4000")];
+    let ends = Believed { proven: vec![said(2, "host-a 1 deploy.succeeded 4000")], claimed: Vec::new() };
     let pasts = pasts(&[promotion], &ends, &rollouts, at(10));
     assert_eq!(pasts[0].result, "succeeded_partial");
     let outcomes: Vec<&str> = pasts[0].hosts.iter().map(|host| host.outcome.as_str()).collect();
@@ -65,4 +66,16 @@ fn a_promotion_without_hosts() {
     let (text, results) = shown(vec![promoted(1, 1, &[])], &[]);
     assert!(text.ends_with("ci  no host  -     -"), "{text}");
     assert_eq!(results, ["no host"]);
+}
+
+#[test]
+fn a_claim_is_no_result() {
+    let ends = Believed {
+        proven: vec![said(2, "host-a 1 deploy.succeeded 4000")],
+        claimed: vec![said(3, "host-a 1 deploy.stuck 1"), said(4, "host-b 1 deploy.succeeded 4100")],
+    };
+    let pasts = pasts(&[promoted(1, 1, &["host-a", "host-b"])], &ends, &BTreeMap::new(), at(10));
+    assert_eq!(pasts[0].result, "succeeded (unverified)");
+    let outcomes: Vec<String> = rows(&pasts).into_iter().map(|row| row[7].clone()).collect();
+    assert_eq!(outcomes, ["succeeded", "succeeded (unverified)"]);
 }

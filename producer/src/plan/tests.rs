@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+use std::collections::BTreeMap;
+
 use landfall_schema::signature::SigningKey;
 
 use super::*;

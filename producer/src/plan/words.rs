@@ -46,6 +46,18 @@ pub fn listed(hosts: &[HostName]) -> String {
     }
 }
 
+/// What a host says, marked where nobody knows whether it was the host.
+pub fn as_verified(text: &str, verified: bool) -> String {
+    if verified { text.to_owned() } else { format!("{text} (unverified)") }
+}
+
+/// A host announces another key than the one that is known as its own.
+pub fn of_changed_key(host: &HostName) -> String {
+    format!(
+        "{host} announces another key than `host_keys` of the context, or the plan before, has for it; if nobody set it up anew, somebody speaks in its name"
+    )
+}
+
 fn how(plan: &RolloutPlan, wave: &Wave) -> String {
     let mut parts = Vec::new();
     if let Some(most) = wave.max_parallel.filter(|most| (*most as usize) < wave.hosts.len()) {

@@ -1,18 +1,20 @@
 //! `landfall preview list`: which previews there are, where, and until when.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
 use landfall_schema::Timestamp;
-use landfall_schema::ids::{AppName, Counter, HostName, ReleaseName};
+use landfall_schema::ids::{AppName, Counter, EventId, HostName, ReleaseName};
 use landfall_schema::outcome::Outcome;
 use landfall_schema::promotion::{Intent, Promotion};
 use landfall_schema::subject;
 use serde::Serialize;
 
 use crate::error::{CliError, ExitCode};
+use crate::host_keys::{self, Believed, HostKeys};
+use crate::plan::{self, words::as_verified};
 use crate::reading::{self, Read, age};
-use crate::rollout::RolloutView;
+use crate::rollout::{Folded, RolloutView};
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -45,7 +47,15 @@ pub async fn run(args: ListArgs, cli: &Session) -> Result<ExitCode, CliError> {
     let env = cli.preview_env()?;
     let bus = cli.bus().await?;
     let promotions = reading::promotions(&bus.register(&env).await?, &cli.output);
-    let outcomes = reading::outcomes(&bus.newest_outcomes(&subject::outcome_filter(&env, None)).await?, &cli.output);
+    let known = plan::known(&bus, &env, &cli.output).await?;
+    let general = HostKeys::new(&cli.settings.host_keys, &known);
+    let plans = promotions.iter().map(|read| (read.event.id, &read.event.data));
+    let by_plan = host_keys::by_promotion(&bus, plans, &general, &cli.output).await;
+    let newest: BTreeSet<EventId> = promotions.iter().map(|read| read.event.id).collect();
+    let keys =
+        |said: &Outcome| newest.contains(&said.promotion).then(|| by_plan.get(&said.promotion).unwrap_or(&general));
+    let outcomes = bus.newest_outcomes(&subject::outcome_filter(&env, None)).await?;
+    let outcomes = Believed::sort_newest(&bus, &outcomes, keys, &cli.output).await?;
     let now = Timestamp::now();
     let mut lines = lines(&promotions, &outcomes, now);
     lines.retain(|line| args.app.as_ref().is_none_or(|app| line.of == *app));
@@ -61,13 +71,19 @@ pub async fn run(args: ListArgs, cli: &Session) -> Result<ExitCode, CliError> {
     Ok(ExitCode::Done)
 }
 
-fn lines(promotions: &[Read<Promotion>], outcomes: &[Read<Outcome>], now: Timestamp) -> Vec<Line> {
+fn lines(promotions: &[Read<Promotion>], outcomes: &Believed, now: Timestamp) -> Vec<Line> {
     let line = |read: &Read<Promotion>| {
         let data = &read.event.data;
         let preview = data.preview.as_ref()?;
         let mut view = RolloutView::new(&read.event);
-        for outcome in outcomes {
+        for outcome in &outcomes.proven {
             view.fold(&outcome.event.data);
+        }
+        let mut claimed = BTreeSet::new();
+        for Read { event, .. } in &outcomes.claimed {
+            if view.fold(&event.data) == Folded::News {
+                claimed.insert(event.data.host.clone());
+            }
         }
         Some(Line {
             of: preview.of.clone(),
@@ -82,7 +98,11 @@ fn lines(promotions: &[Read<Promotion>], outcomes: &[Read<Outcome>], now: Timest
                 Intent::Promote | Intent::Rollback { .. } => "live",
             },
             expires_at: preview.expires_at,
-            hosts: view.hosts.iter().map(|(host, view)| (host.clone(), view.word())).collect(),
+            hosts: view
+                .hosts
+                .iter()
+                .map(|(host, view)| (host.clone(), as_verified(&view.word(), !claimed.contains(host))))
+                .collect(),
         })
     };
     let mut lines: Vec<Line> = promotions.iter().filter_map(line).collect();
@@ -131,7 +151,8 @@ mod tests {
             preview(3, "pr-3", 90_100, Intent::Remove),
             promoted(1, 4, &["host-a"]),
         ];
-        let lines = lines(&promotions, &[said(5, "host-a 2 deploy.succeeded")], at(100));
+        let outcomes = Believed { proven: vec![said(5, "host-a 2 deploy.succeeded")], claimed: Vec::new() };
+        let lines = lines(&promotions, &outcomes, at(100));
         let expect = "\
 APP   PREVIEW  RELEASE  BY  STATE    UNTIL (UTC)                    HOSTS
 shop  pr-1     v2       ci  live     2027-01-16 09:01:40 (in 25 h)  host-a succeeded

@@ -5,34 +5,36 @@ use std::collections::BTreeMap;
 
 use landfall_bus::Bus;
 use landfall_schema::compatibility::{Requirement, Served};
-use landfall_schema::ids::{AppName, Counter, EnvName};
-use landfall_schema::outcome::OutcomeKind;
+use landfall_schema::ids::Counter;
+use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::promotion::Promotion;
 use landfall_schema::subject;
 
 use crate::error::{CliError, ExitCode};
-use crate::plan::HostKeys;
+use crate::host_keys::{self, Believed, HostKeys};
+use crate::reading::Read;
 use crate::rollback::target::Past;
+use crate::session::Session;
 
-/// The last migration of each promotion that applied one, as the hosts say.
+/// The last migration of each promotion that applied one, as its hosts have signed.
 pub async fn migrations(
     bus: &Bus,
-    env: &EnvName,
-    app: &AppName,
+    past: &[Past],
     keys: &HostKeys,
+    cli: &Session,
 ) -> Result<BTreeMap<Counter, String>, CliError> {
-    let mut found = BTreeMap::new();
-    for message in bus.outcomes_so_far(&subject::outcome_kind_filter(env, app, OutcomeKind::MigrationApplied)).await? {
-        match keys.believe(&message) {
-            Ok(said) => {
-                if let Some(last) = said.data.migrations.last() {
-                    found.insert(said.data.counter, format!("{}: {}", last.database, last.description));
-                }
-            }
-            Err(why) => tracing::debug!(why, "an outcome is left out"),
-        }
-    }
-    Ok(found)
+    let Some(Promotion { env, app, .. }) = past.first().map(Past::promotion) else { return Ok(BTreeMap::new()) };
+    let said = bus.outcomes_so_far(&subject::outcome_kind_filter(env, app, OutcomeKind::MigrationApplied)).await?;
+    let plans = past.iter().map(|one| (one.id(), one.promotion()));
+    let by_plan = host_keys::by_promotion(bus, plans, keys, &cli.output).await;
+    let keys = |outcome: &Outcome| Some(by_plan.get(&outcome.promotion).unwrap_or(keys));
+    let believed = Believed::sort(&said, keys, &cli.output);
+    let last = |read: &Read<Outcome>| {
+        let outcome = &read.event.data;
+        let last = outcome.migrations.last()?;
+        Some((outcome.counter, format!("{}: {}", last.database, last.description)))
+    };
+    Ok(believed.proven.iter().filter_map(last).collect())
 }
 
 /// # Errors

@@ -4,12 +4,12 @@ use std::convert::Infallible;
 use std::str::FromStr;
 
 use landfall_schema::event::CloudEvent;
-use landfall_schema::ids::{AppName, Counter, EnvName, ReleaseName};
+use landfall_schema::ids::{AppName, Counter, EnvName, EventId, ReleaseName};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::promotion::{Intent, Promotion};
 use landfall_schema::rollout::RolloutWord;
 
-use crate::error::CliError;
+use crate::error::{CliError, ExitCode};
 use crate::rollout::RolloutView;
 
 /// What `--to` names: `#3`, `3` or `v2`.
@@ -27,15 +27,26 @@ impl FromStr for To {
 #[derive(Debug, Clone)]
 pub struct Past {
     view: RolloutView,
+    /// A host whose key nobody here knows says that it succeeded there.
+    claimed: bool,
 }
 
 impl Past {
     pub fn new(event: &CloudEvent<Promotion>) -> Self {
-        Self { view: RolloutView::new(event) }
+        Self { view: RolloutView::new(event), claimed: false }
     }
 
     pub fn fold(&mut self, outcome: &Outcome) {
         self.view.fold(outcome);
+    }
+
+    /// Takes in what may or may not have been said by the host that it names.
+    pub fn fold_claim(&mut self, outcome: &Outcome) {
+        self.claimed |= outcome.promotion == self.view.id && outcome.kind == OutcomeKind::DeploySucceeded;
+    }
+
+    pub fn id(&self) -> EventId {
+        self.view.id
     }
 
     pub fn promotion(&self) -> &Promotion {
@@ -118,6 +129,27 @@ pub fn choose<'a>(past: &'a [Past], to: Option<&To>, app: &AppName, env: &EnvNam
             CliError::new(message).hint(format!("{see}, and name one with --to"))
         },
     )
+}
+
+/// A warning when it is not sure that it worked.
+///
+/// # Errors
+/// When it never did: a rollback passes freezes and condemnations, and the hosts would not take this for one.
+pub fn check(target: &Past) -> Result<Option<String>, CliError> {
+    let Promotion { app, env, release, counter, .. } = target.promotion();
+    let what = format!("{app} {release} (promotion {counter})");
+    if target.worked() {
+        Ok(None)
+    } else if target.serves_somewhere() {
+        Ok(Some(format!("{what} succeeded on some of its hosts only")))
+    } else if target.claimed {
+        Ok(Some(format!("that {what} worked cannot be verified: nobody here knows the key of the host that says so")))
+    } else {
+        let hint = format!("choose another with `landfall history {app} --env {env}`, or promote it again");
+        Err(CliError::new(format!("{what} never worked, so it is nothing to go back to"))
+            .hint(hint)
+            .exit(ExitCode::Refused))
+    }
 }
 
 fn named<'a>(past: &'a [Past], to: &str) -> Option<&'a Past> {
