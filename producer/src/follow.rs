@@ -5,6 +5,7 @@
 mod bars;
 mod lines;
 mod patience;
+mod people;
 pub mod words;
 
 use std::collections::BTreeSet;
@@ -93,19 +94,20 @@ fn narrator(output: &Output, view: &RolloutView) -> Box<dyn Narrator> {
     }
 }
 
-/// Follows the promotion, which has just been published, to its end.
+/// Follows the promotion, which has just been published, to its end, or for `timeout`.
 pub async fn follow(
     cli: &Session,
     mut outcomes: Outcomes,
     event: &CloudEvent<Promotion>,
     keys: &HostKeys,
+    timeout: Option<Duration>,
 ) -> Result<ExitCode, CliError> {
     let mut view = RolloutView::new(event);
     let mut narrator = narrator(&cli.output, &view);
     for outcome in view.tell_away() {
         narrator.told(&outcome, &own_event(event, &outcome)?, &view)?;
     }
-    let mut patience = Patience::new();
+    let mut patience = Patience::new(timeout);
     let (mut interrupted, mut terminated) = signals()?;
     let mut in_trouble = false;
     let mut told: BTreeSet<String> = BTreeSet::new();
@@ -119,7 +121,23 @@ pub async fn follow(
                     learn_state(&outcomes.bus, event, keys, &mut view, &mut *narrator).await;
                     continue;
                 }
-                Due::End => break,
+                Due::End if patience.is_given_up() || view.word().is_some() || view.are_hosts_ended() => break,
+                // The hosts' own time is over, but time for which people hold them up does not count.
+                Due::End => match people::waited_for(&outcomes.bus, event, cli).await {
+                    Some(on) => {
+                        patience.hold();
+                        let text = format!("the wait goes on: {on}");
+                        if told.insert(text.clone()) {
+                            narrator.trouble(&text);
+                        }
+                        continue;
+                    }
+                    None if patience.release() => {
+                        told.clear();
+                        continue;
+                    }
+                    None => break,
+                },
             },
             _ = interrupted.recv() => return Ok(stopped(cli, &mut *narrator, event)),
             _ = terminated.recv() => return Ok(stopped(cli, &mut *narrator, event)),
@@ -151,7 +169,8 @@ pub async fn follow(
             narrator.trouble("the rollout's last word did not come; this is judged by what the hosts said");
         }
     }
-    for outcome in view.end_waiting() {
+    let waited = timeout.filter(|_| patience.is_given_up());
+    for outcome in view.end_waiting(waited) {
         let body = own_event(event, &outcome)?;
         narrator.told(&outcome, &body, &view)?;
     }

@@ -134,7 +134,7 @@ async fn read(
 }
 
 /// Whose words count here: those that the context trusts, else whoever signed the promotion; and our own.
-fn known_keys(promoted: Option<&Delivered>, cli: &Session) -> Result<Vec<PublicKey>, CliError> {
+pub fn known_keys(promoted: Option<&Delivered>, cli: &Session) -> Result<Vec<PublicKey>, CliError> {
     let mut keys = cli.settings.trusted_promoters.clone();
     if let Some(Delivered { body, signature, .. }) = promoted.filter(|_| keys.is_empty()) {
         keys.extend(verify(body, signature.as_deref(), &named_keys(signature.as_deref())).ok());

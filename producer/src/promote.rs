@@ -14,7 +14,7 @@ use landfall_bus::Bus;
 use landfall_schema::Timestamp;
 use landfall_schema::compatibility::Requirement;
 use landfall_schema::event::CloudEvent;
-use landfall_schema::ids::{AppName, EnvName, ReleaseName, ServiceName};
+use landfall_schema::ids::{AppName, EnvName, HostName, ReleaseName, ServiceName};
 use landfall_schema::outcome::OutcomeKind;
 use landfall_schema::promotion::{Intent, OnFailure, PinnedImage, Preview, Promotion, SchemaPromise};
 use landfall_schema::signature::SigningKey;
@@ -31,8 +31,9 @@ use crate::promote::select::{ImageArg, Selection, parse_image_arg, select};
 use crate::publish::{self, Place, parse_duration};
 use crate::reading;
 use crate::registry::Registries;
+use crate::rollout::state::Rosters;
 pub use crate::rollout_args::RolloutArgs;
-use crate::rollout_args::{Defaults, after};
+use crate::rollout_args::{Defaults, Wait, after};
 use crate::session::Session;
 
 const LIFETIME_DEFAULT_MS: u64 = 72 * 60 * 60 * 1000;
@@ -134,7 +135,7 @@ pub async fn run(args: PromoteArgs, cli: &Session) -> Result<ExitCode, CliError>
         return Ok(ExitCode::Done);
     }
     bus.put_bundle(&bundle, &event.data.bundle).await?;
-    announce(&bus, &event, &key, place, &planned, args.rollout.wait, cli).await
+    announce(&bus, &event, &key, place, &planned, args.rollout.wait(), cli).await
 }
 
 /// Stores the plan's roster, publishes the promotion and, if asked to, follows it.
@@ -144,13 +145,17 @@ pub async fn announce(
     key: &SigningKey,
     place: Place,
     planned: &Planned,
-    wait: bool,
+    wait: Option<Wait>,
     cli: &Session,
 ) -> Result<ExitCode, CliError> {
     precheck::check(bus, event, cli).await?;
+    warn_of_changed_keys(bus, &event.data, planned, cli).await?;
     planned.store(bus).await?;
     // Before publishing: the first outcome may come within milliseconds.
-    let outcomes = if wait { Some(Outcomes::subscribe(bus, &event.data).await?) } else { None };
+    let outcomes = match wait {
+        Some(wait) => Some((Outcomes::subscribe(bus, &event.data).await?, wait.timeout)),
+        None => None,
+    };
     publish::publish(bus, event, key, place).await?;
     let promotion = &event.data;
     if cli.output.is_json() {
@@ -162,12 +167,25 @@ pub async fn announce(
         cli.output.note(format!("  {line}"));
     }
     match outcomes {
-        Some(outcomes) => follow(cli, outcomes, event, &planned.keys).await,
+        Some((outcomes, timeout)) => follow(cli, outcomes, event, &planned.keys, timeout).await,
         None => {
             cli.output.note(format!("follow it with `landfall watch {app} --env {env}`, or next time with --wait"));
             Ok(ExitCode::Done)
         }
     }
+}
+
+/// Of hosts that have another key than the roster of the plan before says: they are believed by the new one from now on.
+async fn warn_of_changed_keys(bus: &Bus, next: &Promotion, planned: &Planned, cli: &Session) -> Result<(), CliError> {
+    let Some(last) = bus.latest_promotion(&next.env, &next.app).await? else { return Ok(()) };
+    let Some(plan) = reading::promotion(&last).map(|read| read.event.data.plan) else { return Ok(()) };
+    // A roster that is lost is no reason not to promote.
+    let Ok(Some(former)) = Rosters::new(bus).of(&plan).await else { return Ok(()) };
+    let changed = |host: &&HostName| former.of(host).is_some_and(|key| planned.keys.of(host) != Some(key));
+    for host in next.plan.hosts().chain(&next.plan.away).filter(changed) {
+        cli.output.warn(plan::words::of_changed_key(host));
+    }
+    Ok(())
 }
 
 /// What would be or was promoted.

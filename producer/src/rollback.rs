@@ -75,7 +75,7 @@ pub async fn run(args: RollbackArgs, cli: &Session) -> Result<ExitCode, CliError
         return Ok(ExitCode::Done);
     }
     cli.output.note(format!("going back to {} (promotion {})", event.data.release, target.counter));
-    announce(&bus, &event, &key, place, &planned, args.rollout.wait, cli).await
+    announce(&bus, &event, &key, place, &planned, args.rollout.wait(), cli).await
 }
 
 /// Every promotion of the application that somebody signed, with what hosts said of it.

@@ -1,6 +1,7 @@
 //! A rollout as its outcomes tell it: one promotion, its hosts, and the exit code. Pure: events go in, a view comes out.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use landfall_schema::event::CloudEvent;
 use landfall_schema::ids::{EventId, HostName};
@@ -187,9 +188,11 @@ impl RolloutView {
         away.map(|(host, _)| not_reached(&self.promotion, self.id, host.clone(), message(host))).collect()
     }
 
-    /// Ends the hosts of the plan that have not ended by themselves; returns what is to be told of them.
-    pub fn end_waiting(&mut self) -> Vec<Outcome> {
-        let deadline = output::duration(self.limit_ms());
+    /// Ends the hosts of the plan that have not ended by themselves; returns what is to be told of them. `waited` is for how long, if not until
+    /// the deadline.
+    pub fn end_waiting(&mut self, waited: Option<Duration>) -> Vec<Outcome> {
+        let waited_ms = waited.map(|waited| u64::try_from(waited.as_millis()).unwrap_or(u64::MAX));
+        let deadline = output::duration(waited_ms.unwrap_or_else(|| self.limit_ms()));
         let worded = self.word().is_some();
         let waiting: Vec<(HostName, String)> = self
             .planned()

@@ -68,6 +68,16 @@ pub struct RolloutArgs {
     /// Follow every host to its end, and exit by the outcome
     #[arg(long, short)]
     pub wait: bool,
+    /// With --wait: stop waiting after this long. Default: when the hosts' own time is over; time for which people hold them up (a halt, missing
+    /// approvals, a freeze) does not count
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
+    pub timeout: Option<u64>,
+}
+
+/// To be followed to its end, or for so long.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wait {
+    pub timeout: Option<Duration>,
 }
 
 /// What stands where the command line says nothing.
@@ -148,6 +158,11 @@ impl RolloutArgs {
             on_failure: self.on_failure.or(settings.on_failure).unwrap_or(defaults.on_failure),
             offline: self.offline.or(settings.offline).unwrap_or_default(),
         })
+    }
+
+    /// `None` when nobody waits.
+    pub fn wait(&self) -> Option<Wait> {
+        self.wait.then(|| Wait { timeout: self.timeout.map(Duration::from_millis) })
     }
 
     pub fn author(&self) -> String {

@@ -1,6 +1,8 @@
 //! The rules of an environment, on real parts: what they forbid never touches what serves, and what they hold up goes on by itself.
 
 use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::Result;
 use landfall_schema::event::{CloudEvent, TYPE_ENVIRONMENT_POLICY};
@@ -15,12 +17,15 @@ use landfall_tests::image::AppImage;
 use landfall_tests::promotion::Draft;
 use landfall_tests::scenario::Scenario;
 use landfall_tests::stack::{READY, Stack};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::expect::{Served, ended};
 
 const DONE: i32 = 0;
 const REFUSED: i32 = 6;
+const NOT_REACHED: i32 = 7;
 const PRODUCTION: &str = "production";
 
 /// One host under rules, on which `v1` serves, and those who set the rules.
@@ -134,6 +139,47 @@ async fn a_freeze_holds_promotions_up_and_lets_rollbacks_pass() -> Result<()> {
     ruled.succeeds(5, "v3").await
 }
 
+#[tokio::test]
+async fn a_rollback_passes_a_freeze_also_on_a_host_that_came_later() -> Result<()> {
+    let mut ruled = Ruled::v1().await?;
+    let v2 = ruled.publish("v2").await?;
+    ruled.succeeds(v2.counter(), "v2").await?;
+    let admins = vec![ruled.admin.public().to_string()];
+    ruled.served.scenario.add_host("host-b", |settings| settings.admins = admins).await?;
+    ruled.served.scenario.terminal(1, v2.counter()).await?;
+    ruled.landfall(DONE, &["freeze", "--reason", "the sale", "--until", "2h"]).await?;
+    ruled.landfall(DONE, &["rollback", "shop", "--to", "r1", "--wait"]).await?;
+    ruled.served.scenario.assert_serves("v1").await
+}
+
+#[tokio::test]
+async fn a_wait_goes_on_while_people_are_waited_for() -> Result<()> {
+    let mut ruled = Ruled::v1().await?;
+    let bob = SigningKey::generate();
+    let policy = format!("approvals = {{ need = 1, of = [{{ name = \"bob\", key = \"{}\" }}] }}\n", bob.public());
+    ruled.apply_policy("test", &policy).await?;
+    let image = ruled.served.scenario.push("v2", AppImage::version("v2")).await?;
+    let file = ruled.served.scenario.compose_file("v2", &Stack::app(&image))?;
+    let promote = ["promote", "shop", "--file", &file, "--wait", "--deadline", "2s"];
+    let run = ruled.landfall(NOT_REACHED, &[&promote[..], &["--timeout", "1s"]].concat()).await?;
+    assert!(run.stderr.contains("did not end within 1.0 s"), "{run:?}");
+
+    let mut child = ruled.cli.command(&promote)?.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let Some(stderr) = child.stderr.take() else { panic!("it has no stderr") };
+    let mut lines = BufReader::new(stderr).lines();
+    let mut told = Vec::new();
+    while !told.iter().any(|line: &String| line.contains("the wait goes on: 0 of 1 approvals")) {
+        let line = timeout(Duration::from_secs(30), lines.next_line()).await??;
+        told.push(line.unwrap_or_else(|| panic!("it ended: {told:?}")));
+    }
+    ruled.served.assert_untouched().await?;
+    let key = ruled.key_file("bob", &bob)?;
+    ruled.landfall(DONE, &["approve", "shop", "--key", &key.to_string_lossy()]).await?;
+    while lines.next_line().await?.is_some() {}
+    assert_eq!(child.wait().await?.code(), Some(DONE), "{told:?}");
+    ruled.served.scenario.assert_serves("v2").await
+}
+
 /// The counter is chosen: the CLI has published as well.
 fn draft_of(ruled: &mut Ruled, stack: &Stack, counter: u64) -> Result<Draft> {
     let mut draft = ruled.served.scenario.draft(stack)?;
@@ -212,6 +258,11 @@ async fn what_did_not_work_is_condemned_until_somebody_absolves_it() -> Result<(
     ended(&outcome, OutcomeKind::DeployRolledBack, ReasonCode::Unhealthy);
     let counter = ruled.served.scenario.promote(&stack).await?;
     ruled.is_refused(counter, ReasonCode::Condemned, "promotion #4").await?;
+    // That it is called a rollback changes nothing: it never worked.
+    let mut draft = ruled.served.scenario.draft(&stack)?;
+    draft.event.data.intent = Intent::Rollback { to: Counter(4) };
+    ruled.served.scenario.publish(&draft).await?;
+    ruled.is_refused(draft.counter(), ReasonCode::Condemned, "promotion #4").await?;
     ruled.served.assert_goes_on().await
 }
 

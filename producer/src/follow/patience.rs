@@ -15,6 +15,11 @@ const ENDS_LIMIT: Duration = Duration::from_secs(10);
 /// Of hosts that nobody has heard of until the deadline nothing more is expected than this.
 const SILENCE_SLACK: Duration = Duration::from_secs(5);
 
+/// While people hold it up they are asked for this often.
+const HELD_INTERVAL: Duration = Duration::from_secs(10);
+/// Nobody waits longer than a year, and further than that an instant may not reach.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// What is due when the time has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
@@ -25,7 +30,12 @@ pub(super) enum Due {
 }
 
 pub(super) struct Patience {
+    /// When the hosts' own time began.
     began_at: Instant,
+    /// Longest that anybody wants to wait, whatever holds it up.
+    given_up_at: Instant,
+    /// People hold it up; then it is looked again whether they still do.
+    held_until: Option<Instant>,
     looked_at: Option<Instant>,
     /// Since then every host of the plan has ended, and the last word is missing.
     wordless_since: Option<Instant>,
@@ -33,8 +43,36 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) fn new() -> Self {
-        Self { began_at: Instant::now(), looked_at: None, wordless_since: None, worded_since: None }
+    /// `timeout` is what the command line gives.
+    pub(super) fn new(timeout: Option<Duration>) -> Self {
+        let began_at = Instant::now();
+        Self {
+            began_at,
+            given_up_at: began_at + timeout.unwrap_or(LONGEST).min(LONGEST),
+            held_until: None,
+            looked_at: None,
+            wordless_since: None,
+            worded_since: None,
+        }
+    }
+
+    /// People hold it up: their time is not the hosts' time.
+    pub(super) fn hold(&mut self) {
+        self.held_until = Some(Instant::now() + HELD_INTERVAL);
+    }
+
+    /// Nobody holds it up. Returns whether somebody did: then the hosts have all of their time again, as they reckon it themselves.
+    pub(super) fn release(&mut self) -> bool {
+        let was_held = self.held_until.take().is_some();
+        if was_held {
+            self.began_at = Instant::now();
+        }
+        was_held
+    }
+
+    /// Whether nobody wants to wait any longer.
+    pub(super) fn is_given_up(&self) -> bool {
+        Instant::now() >= self.given_up_at
     }
 
     pub(super) fn looked(&mut self) {
@@ -68,7 +106,6 @@ impl Patience {
             (true, false) => Duration::from_millis(view.limit_ms()) + SILENCE_SLACK,
             (true, true) => Duration::from_millis(view.limit_with_unwinding_ms()),
         };
-        // Nobody waits longer than a year, and further than that an instant may not reach.
-        self.began_at + limit.min(Duration::from_secs(365 * 24 * 60 * 60))
+        self.held_until.unwrap_or_else(|| self.began_at + limit.min(LONGEST)).min(self.given_up_at)
     }
 }

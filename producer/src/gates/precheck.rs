@@ -8,6 +8,7 @@ use landfall_schema::gates::{EnvironmentPolicy, fingerprint};
 use landfall_schema::ids::Digest;
 use landfall_schema::outcome::Reason;
 use landfall_schema::promotion::{Intent, Promotion};
+use landfall_schema::signature::PublicKey;
 
 use super::reading;
 use crate::error::{CliError, ExitCode};
@@ -80,6 +81,43 @@ pub async fn check(bus: &Bus, event: &CloudEvent<Promotion>, cli: &Session) -> R
         ));
     }
     Ok(())
+}
+
+/// For what it waits by the environment's rules, now that it is published; approvals count.
+///
+/// # Errors
+/// When the rules cannot be read.
+pub async fn waits(bus: &Bus, event: &CloudEvent<Promotion>, cli: &Session) -> Result<Option<String>, CliError> {
+    let promotion = &event.data;
+    let Promotion { env, app, counter, .. } = promotion;
+    if promotion.intent != Intent::Promote {
+        return Ok(None);
+    }
+    let policy = reading::policy(bus, env, cli).await?.data;
+    let freezes = reading::freezes(bus, env, cli).await?.data.unwrap_or_default();
+    let rule = policy.as_ref().and_then(|policy| policy.approvals.as_ref());
+    let approvers: Vec<PublicKey> =
+        rule.map(|rule| rule.of.iter().map(|approver| approver.key.clone()).collect()).unwrap_or_default();
+    let published = reading::promoted(bus, env, app, Some(*counter), cli).await?;
+    let word = reading::word(bus, env, app, &approvers, cli).await?;
+    let gate = judge(&Facts {
+        promotion,
+        id: event.id,
+        digest: &Digest::of(&published.body),
+        promoted_by: &published.signers(),
+        now: Timestamp::now(),
+        condemned: None,
+        absolved: &[],
+        policy: policy.as_ref(),
+        freezes: &freezes,
+        approval: word.said.as_ref(),
+        is_way_back: false,
+        has_worked: false,
+    });
+    Ok(match gate {
+        Gate::Wait { on, .. } => Some(on),
+        Gate::Pass | Gate::Refuse(_) => None,
+    })
 }
 
 fn refused(promotion: &Promotion, why: &str) -> CliError {

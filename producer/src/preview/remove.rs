@@ -10,7 +10,7 @@ use crate::plan::{self, HostKeys};
 use crate::promote::{RolloutArgs, announce};
 use crate::publish;
 use crate::reading;
-use crate::rollout_args::Defaults;
+use crate::rollout_args::{Defaults, Wait};
 use crate::session::Session;
 use crate::target::preview_app;
 
@@ -67,7 +67,7 @@ pub async fn run(args: RemoveArgs, cli: &Session) -> Result<ExitCode, CliError> 
         expires_at: crate::rollout_args::after("the removal", REMOVAL_EXPIRES_MS)?,
         ..last
     });
-    announce(&bus, &event, &key, place, &planned, args.wait, cli).await
+    announce(&bus, &event, &key, place, &planned, args.wait.then(Wait::default), cli).await
 }
 
 /// Ten years.

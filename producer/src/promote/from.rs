@@ -70,7 +70,7 @@ pub async fn run(args: &PromoteArgs, from: &EnvName, cli: &Session) -> Result<Ex
         cli.output.note("nothing was published");
         return Ok(ExitCode::Done);
     }
-    announce(&bus, &event, &key, place, &planned, args.rollout.wait, cli).await
+    announce(&bus, &event, &key, place, &planned, args.rollout.wait(), cli).await
 }
 
 /// The session of the environment that it goes to.

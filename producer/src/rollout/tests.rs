@@ -108,7 +108,7 @@ fn a_host_outside_the_plan_is_shown_and_does_not_count() {
 fn at_the_deadline_waiting_hosts_are_not_reached() {
     let mut view = view(&["a", "b", "c"]);
     fold_all(&mut view, &["a deploy.succeeded", "b image.pulled 800"]);
-    let told: Vec<String> = view.end_waiting().into_iter().map(|outcome| outcome.message).collect();
+    let told: Vec<String> = view.end_waiting(None).into_iter().map(|outcome| outcome.message).collect();
     assert_eq!(told, ["b did not end within 60 s; the last heard of it is image.pulled", "c was silent for 60 s"]);
     assert_eq!(view.exit_code(), Some(ExitCode::Mixed));
 }
@@ -269,7 +269,7 @@ fn what_was_not_reached_is_waited_for_no_longer() {
     last.not_reached = [("b".parse().unwrap(), "it is away".to_owned())].into();
     view.learn(&last);
     assert!(view.are_hosts_ended() && view.is_ended());
-    let told: Vec<String> = view.end_waiting().into_iter().map(|outcome| outcome.message).collect();
+    let told: Vec<String> = view.end_waiting(None).into_iter().map(|outcome| outcome.message).collect();
     assert_eq!(told, ["b was not reached: it is away"]);
     let (header, rows) = view.summary();
     assert_eq!(header[..3], ["host", "wave", "outcome"]);
