@@ -13,7 +13,8 @@ use landfall_schema::subject;
 use serde::Serialize;
 
 use crate::error::{CliError, ExitCode};
-use crate::plan::is_here;
+use crate::host_keys::HostKeys;
+use crate::plan::{is_here, words::of_changed_key};
 use crate::reading::{self, Read, age};
 use crate::rollout_args::{labels, parse_label};
 use crate::session::Session;
@@ -53,6 +54,10 @@ pub async fn run(args: HostsArgs, cli: &Session) -> Result<ExitCode, CliError> {
     let output = &cli.output;
     let present = reading::presences(&bus.presence(env).await?, output);
     let promotions = reading::promotions(&bus.register(env).await?, output);
+    let named = HostKeys::new(&cli.settings.host_keys, &[]);
+    for host in present.iter().map(|read| &read.event.data).filter(|host| !named.agree_with(host)) {
+        output.warn(of_changed_key(&host.host));
+    }
     let outcomes = reading::outcomes(&bus.newest_outcomes(&subject::outcome_filter(env, None)).await?, output);
 
     let wanted = labels(&args.labels)?;

@@ -254,8 +254,10 @@ fn read_env_file(args: &PromoteArgs, stack: &Stack) -> Result<BTreeMap<String, S
     let text = std::fs::read_to_string(&path).map_err(|error| {
         CliError::new(format!("cannot read the env file {}", path.display())).because(&error).hint("check --env-file")
     })?;
-    env_file::parse(&text)
-        .map_err(|error| CliError::new(format!("the env file {} is not readable", path.display())).because(&error))
+    env_file::parse(&text).map_err(|error| {
+        let message = format!("the env file {} is not readable", path.display());
+        CliError::new(message).because(&error).hint("mend that line, or name another file with --env-file")
+    })
 }
 
 /// Asks each registry once per image, all at the same time.

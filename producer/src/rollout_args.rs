@@ -185,9 +185,9 @@ impl RolloutArgs {
 /// # Errors
 /// When that leaves the calendar.
 pub fn after(option: &str, milliseconds: u64) -> Result<Timestamp, CliError> {
-    Timestamp::now()
-        .checked_add(Duration::from_millis(milliseconds))
-        .map_err(|error| CliError::usage(format!("{option} is too far away")).because(&error))
+    Timestamp::now().checked_add(Duration::from_millis(milliseconds)).map_err(|error| {
+        CliError::usage(format!("{option} is too far away")).because(&error).hint("name a shorter time, e.g. 30d")
+    })
 }
 
 /// One value per key; two different ones match no host.

@@ -58,8 +58,11 @@ impl Session {
     /// The key that signs promotions.
     pub fn signing_key(&self) -> Result<SigningKey, CliError> {
         match &self.settings.signing_key {
-            SigningKeySource::Seed(seed) => SigningKey::from_seed(seed)
-                .map_err(|error| CliError::new("LANDFALL_SIGNING_KEY is not usable").because(&error)),
+            SigningKeySource::Seed(seed) => SigningKey::from_seed(seed).map_err(|error| {
+                CliError::new("LANDFALL_SIGNING_KEY is not usable")
+                    .because(&error)
+                    .hint("it is a private key as `landfall init` writes it: a line that begins with SU")
+            }),
             SigningKeySource::File(path) => self.read_signing_key(path),
         }
     }

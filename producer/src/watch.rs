@@ -68,7 +68,10 @@ pub async fn run(args: WatchArgs, cli: &Session) -> Result<ExitCode, CliError> {
                 continue;
             }
             Some(Err(error)) => return Err(error.into()),
-            None => return Err(CliError::new("the bus ended the stream of outcomes")),
+            None => {
+                return Err(CliError::new("the bus ended the stream of outcomes")
+                    .hint(format!("watch again; `landfall doctor --env {env}` tells whether the bus is well")));
+            }
         };
         errors = 0;
         if show(&message, &args, &mut beliefs, cli).await? {

@@ -107,7 +107,11 @@ async fn last_succeeded(
 
 /// What the hosts of that promotion signed, of at most [`EVIDENCE_HOSTS_MAX`]. What is missing is for the rules to tell.
 async fn evidence(bus: &Bus, proven: &reading::Promoted) -> Result<Evidence, CliError> {
-    let unusable = |error| CliError::new("a signature of the evidence is not usable").because(&error);
+    let unusable = |error| {
+        CliError::new("a signature of the evidence is not usable")
+            .because(&error)
+            .hint("let it succeed there once more, then promote it from there")
+    };
     let Promotion { env, app, plan, .. } = &proven.event.data;
     let hosts: Vec<&HostName> = plan.hosts().take(EVIDENCE_HOSTS_MAX).collect();
     let mut outcomes = Vec::new();

@@ -153,7 +153,10 @@ fn approval_rule(file: ApprovalsFile) -> Result<ApprovalRule, CliError> {
 
 fn window(file: WindowFile) -> Result<FreezeWindow, CliError> {
     let WindowFile { cron, lasts, time_zone, reason } = file;
-    let bad = |why: String| CliError::usage(format!("the freeze window {cron:?} cannot be: {why}"));
+    let bad = |why: String| {
+        CliError::usage(format!("the freeze window {cron:?} cannot be: {why}"))
+            .hint("docs/GATES.md has one to start from")
+    };
     let window =
         FreezeWindow { duration_ms: parse_duration(&lasts).map_err(&bad)?, cron: cron.clone(), time_zone, reason };
     open_until(&window, Timestamp::now()).map_err(|error| bad(error.to_string()))?;
