@@ -15,6 +15,7 @@ use crate::error::{CliError, ExitCode};
 use crate::host_keys::{self, Believed, HostKeys};
 use crate::output;
 use crate::plan::{self, words::as_verified};
+use crate::promoters::{Promoters, Trust};
 use crate::reading::{self, Read, time};
 use crate::rollout::{Folded, HostState, HostView, RolloutView, UNTOUCHED, state};
 use crate::session::Session;
@@ -71,13 +72,16 @@ pub async fn run(args: HistoryArgs, cli: &Session) -> Result<ExitCode, CliError>
     let env = cli.env()?;
     let bus = cli.bus().await?;
     let app = args.app.as_ref().map(|app| cli.app(app)).transpose()?;
-    let mut promotions = reading::promotions(&bus.promotions(env, app.as_ref()).await?, &cli.output);
+    let messages = bus.promotions(env, app.as_ref()).await?;
+    let mut promotions = reading::promotions(&messages, &cli.output);
     let ends = bus.outcomes_so_far(&subject::terminal_filter(env, app.as_ref())).await?;
     promotions.sort_by_key(|promotion| std::cmp::Reverse(promotion.sequence));
     promotions.truncate(args.limit);
     let known = plan::known(&bus, env, &cli.output).await?;
     let general = HostKeys::new(&cli.settings.host_keys, &known);
-    let plans = promotions.iter().map(|read| (read.event.id, &read.event.data));
+    let trust = Promoters::of(cli).trust_each(&messages);
+    let trust = |read: &Read<Promotion>| trust.get(&read.sequence).copied().unwrap_or(Trust::Stranger);
+    let plans = promotions.iter().map(|read| (read.event.id, &read.event.data, trust(read)));
     let by_plan = host_keys::by_promotion(&bus, plans, &general, &cli.output).await;
     let shown: BTreeSet<EventId> = promotions.iter().map(|read| read.event.id).collect();
     let keys = |end: &Outcome| {
@@ -85,7 +89,8 @@ pub async fn run(args: HistoryArgs, cli: &Session) -> Result<ExitCode, CliError>
         is_shown.then(|| by_plan.get(&end.promotion).unwrap_or(&general))
     };
     let ends = Believed::sort(&ends, keys, &cli.output);
-    let rollouts = state::read_all(&bus, &promotions, &cli.output).await;
+    let believed: Vec<_> = promotions.iter().filter(|read| trust(read) != Trust::Stranger).cloned().collect();
+    let rollouts = state::read_all(&bus, &believed, &cli.output).await;
 
     let pasts = pasts(&promotions, &ends, &rollouts, Timestamp::now());
     if cli.output.is_json() {

@@ -14,6 +14,7 @@ use landfall_schema::signature::{PublicKey, named_keys, verify};
 use crate::error::CliError;
 use crate::output::Output;
 use crate::plan::KnownHost;
+use crate::promoters::Trust;
 use crate::reading::{self, Read};
 use crate::rollout::state::Rosters;
 
@@ -56,10 +57,27 @@ impl HostKeys {
 
     /// With the keys of a plan's roster, where the context names none.
     #[must_use]
-    pub fn with_roster(&self, roster: &Self) -> Self {
+    fn with_roster(&self, roster: &Self) -> Self {
         let mut certain = roster.certain.clone();
         certain.extend(self.certain.clone());
         Self { certain, announced: self.announced.clone() }
+    }
+
+    /// With the keys of a roster, as far as its promotion is believed.
+    pub fn within(&self, roster: &Self, trust: Trust) -> Option<Self> {
+        match trust {
+            Trust::Known => Some(self.with_roster(roster)),
+            Trust::Named => Some(self.with_gaps_filled(roster)),
+            Trust::Stranger => None,
+        }
+    }
+
+    /// With the keys of a roster that anybody may have made: for hosts that announce none themselves.
+    #[must_use]
+    fn with_gaps_filled(&self, roster: &Self) -> Self {
+        let mut announced = roster.certain.clone();
+        announced.extend(self.announced.clone());
+        Self { certain: self.certain.clone(), announced }
     }
 
     pub fn of(&self, host: &HostName) -> Option<&PublicKey> {
@@ -110,21 +128,32 @@ impl HostKeys {
     }
 }
 
-/// The keys for each of these promotions whose plan has a roster: its hosts may be gone since then, or have other keys.
+/// The keys for each of these promotions whose plan has a roster: its hosts may be gone since then, or have other keys. A roster is believed
+/// as far as its promotion.
 pub async fn by_promotion<'p>(
     bus: &Bus,
-    promotions: impl IntoIterator<Item = (EventId, &'p Promotion)>,
+    promotions: impl IntoIterator<Item = (EventId, &'p Promotion, Trust)>,
     general: &HostKeys,
     output: &Output,
 ) -> BTreeMap<EventId, HostKeys> {
     let mut rosters = Rosters::new(bus);
     let mut found = BTreeMap::new();
-    for (id, Promotion { counter, app, plan, .. }) in promotions {
-        match rosters.of(plan).await {
-            Ok(Some(roster)) => drop(found.insert(id, general.with_roster(&roster))),
-            Ok(None) => {}
+    for (id, Promotion { counter, app, plan, .. }, trust) in promotions {
+        if trust == Trust::Stranger {
+            continue;
+        }
+        let roster = match rosters.of(plan).await {
+            Ok(Some(roster)) => roster,
+            Ok(None) => continue,
             Err(error) => {
                 output.warn(format!("the keys of the hosts of promotion {counter} of {app} cannot be read: {error}"));
+                continue;
+            }
+        };
+        if let Some(keys) = general.within(&roster, trust) {
+            // Whoever copies a promotion's id has not its signer's key.
+            if trust == Trust::Known || !found.contains_key(&id) {
+                found.insert(id, keys);
             }
         }
     }

@@ -1,8 +1,9 @@
 //! Behind `landfall`, the command line for CI and for operators.
 //!
 //! In reading order: [`cli`] is the command line, [`run`] takes it to its end; [`context`] finds the settings and [`session`] hands them
-//! to the commands; [`output`] prints; [`error`] lists exit codes. Each command is a module of its own: [`init`], [`bus_apply`],
-//! [`promote`], [`rollback`], [`halt`], [`preview`], [`status`], [`history`], [`watch`], [`hosts`], [`lint`], [`doctor`], [`complete`].
+//! to the commands; [`output`] prints; [`error`] lists exit codes; [`promoters`] and [`host_keys`] say whom to believe. Each command is a
+//! module of its own: [`init`], [`bus_apply`], [`promote`], [`rollback`], [`halt`], [`preview`], [`status`], [`history`], [`watch`],
+//! [`hosts`], [`lint`], [`doctor`], [`complete`].
 
 pub mod bus_apply;
 pub mod ci;
@@ -28,6 +29,7 @@ pub mod output;
 pub mod plan;
 pub mod preview;
 pub mod promote;
+pub mod promoters;
 pub mod publish;
 pub mod reading;
 pub mod registry;

@@ -9,13 +9,13 @@ use landfall_schema::Timestamp;
 use landfall_schema::ids::{AppName, EnvName};
 use landfall_schema::outcome::Outcome;
 use landfall_schema::promotion::{Intent, OnFailure, Promotion};
-use landfall_schema::signature::verify;
 use landfall_schema::subject;
 
 use crate::error::{CliError, ExitCode};
 use crate::host_keys::{self, Believed};
 use crate::plan::{self, HostKeys};
 use crate::promote::{RolloutArgs, announce, show};
+use crate::promoters::{Promoters, Trust};
 use crate::publish;
 use crate::reading;
 use crate::rollback::target::{Past, To, choose};
@@ -86,28 +86,28 @@ pub async fn read_past(
     keys: &HostKeys,
     cli: &Session,
 ) -> Result<Vec<Past>, CliError> {
-    let mut past = Vec::new();
+    let promoters = Promoters::of(cli);
+    let mut past: Vec<Past> = Vec::new();
     for message in bus.promotions(env, Some(app)).await? {
         let Some(read) = reading::promotion(&message) else { continue };
+        let counter = read.event.data.counter;
         // Its content is signed again with our key, so it must at least be what its signer wrote. Whether the signer may promote is
-        // for the hosts: only what they took and proved counts as having worked.
-        let signers = landfall_schema::signature::decode_header(message.signature.as_deref()).unwrap_or_default();
-        let signers: Vec<_> = signers
-            .into_iter()
-            .filter_map(|signature| landfall_schema::signature::PublicKey::new(signature.keyid).ok())
-            .collect();
-        if verify(&message.body, message.signature.as_deref(), &signers).is_err() {
-            cli.output.warn(format!(
-                "promotion {} of {app} is left out: its signature is not valid",
-                read.event.data.counter
-            ));
+        // for the hosts, where the context does not say: only what they took and proved counts as having worked.
+        let trust = promoters.trust(&message);
+        if trust == Trust::Stranger {
+            cli.output
+                .warn(format!("promotion {counter} of {app} is left out: no promoter that is trusted here signed it"));
             continue;
         }
-        past.push(Past::new(&read.event));
+        // What hosts said is about the first of this id: who copies it later has not made what they took.
+        if past.iter().any(|known| known.id() == read.event.id) {
+            continue;
+        }
+        past.push(Past::signed(&read.event, trust));
     }
     let mut said = bus.outcomes_so_far(&subject::terminal_filter(env, Some(app))).await?;
     said.extend(bus.outcomes_so_far(&subject::rollout_filter(env, Some(app))).await?);
-    let plans = past.iter().map(|one| (one.id(), one.promotion()));
+    let plans = past.iter().filter_map(Past::plan);
     let by_plan = host_keys::by_promotion(bus, plans, keys, &cli.output).await;
     let keys = |outcome: &Outcome| Some(by_plan.get(&outcome.promotion).unwrap_or(keys));
     let believed = Believed::sort(&said, keys, &cli.output);

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use landfall_bus::Bus;
 use landfall_schema::ids::{AppName, EnvName};
-use landfall_schema::signature::SigningKey;
+use landfall_schema::signature::{PublicKey, SigningKey};
 
 use crate::cli::GlobalArgs;
 use crate::context::{Settings, SigningKeySource, config_home, process_environment};
@@ -65,6 +65,15 @@ impl Session {
             }),
             SigningKeySource::File(path) => self.read_signing_key(path),
         }
+    }
+
+    /// The public half of the key that signs promotions, where there is one that can be read.
+    pub fn own_public_key(&self) -> Option<PublicKey> {
+        let seed = match &self.settings.signing_key {
+            SigningKeySource::Seed(seed) => seed.clone(),
+            SigningKeySource::File(path) => fs::read_to_string(path).ok()?,
+        };
+        Some(SigningKey::from_seed(&seed).ok()?.public())
     }
 
     /// The key in this file.

@@ -20,6 +20,7 @@ use crate::host_keys::{self, Believed, HostKeys};
 use crate::output::Output;
 use crate::plan::words::listed;
 use crate::plan::{self, KnownHost, is_here};
+use crate::promoters::{Promoters, Trust};
 use crate::reading::{self, Read, age};
 use crate::rollout::{HostState, HostView, RolloutView, UNTOUCHED, state};
 use crate::session::Session;
@@ -121,7 +122,15 @@ pub async fn run(args: StatusArgs, cli: &Session) -> Result<ExitCode, CliError> 
             return Err(CliError::new(message).hint(format!("landfall status --env {env} lists what was")));
         }
     }
-    facts.keys = keys(&bus, &facts, cli).await;
+    let trust = Promoters::of(cli).trust_each(&register);
+    let trust = |read: &Read<Promotion>| trust.get(&read.sequence).copied().unwrap_or(Trust::Stranger);
+    for Read { event, .. } in facts.promotions.iter().filter(|read| trust(read) == Trust::Stranger) {
+        let Promotion { app, counter, .. } = &event.data;
+        output.warn(format!(
+            "promotion {counter} of {app} is signed by nobody whom `trusted_promoters` of the context names, so its plan is not believed"
+        ));
+    }
+    facts.keys = keys(&bus, &facts, trust, cli).await;
     // Only what tells how it stands is verified: of a large fleet there is much more.
     let newest_ids: BTreeSet<EventId> = facts.promotions.iter().map(|promotion| promotion.event.id).collect();
     let matters = |said: &Outcome| {
@@ -132,17 +141,23 @@ pub async fn run(args: StatusArgs, cli: &Session) -> Result<ExitCode, CliError> 
     for warning in facts.changed_keys() {
         output.warn(warning);
     }
-    facts.rollouts = state::read_all(&bus, &facts.promotions, output).await;
+    let believed: Vec<_> = facts.promotions.iter().filter(|read| trust(read) != Trust::Stranger).cloned().collect();
+    facts.rollouts = state::read_all(&bus, &believed, output).await;
     let apps: Vec<AppStatus> = facts.promotions.iter().map(|promotion| facts.app(promotion)).collect();
     show(env, &apps, output)?;
     Ok(ExitCode::Done)
 }
 
 /// By application: the keys that the context names, else those of its last plan, else those that hosts announce.
-async fn keys(bus: &Bus, facts: &Facts, cli: &Session) -> BTreeMap<AppName, HostKeys> {
+async fn keys(
+    bus: &Bus,
+    facts: &Facts,
+    trust: impl Fn(&Read<Promotion>) -> Trust,
+    cli: &Session,
+) -> BTreeMap<AppName, HostKeys> {
     let known: Vec<KnownHost> = facts.present.iter().map(|read| KnownHost::new(read.clone(), facts.now)).collect();
     let general = HostKeys::new(&cli.settings.host_keys, &known);
-    let plans = facts.promotions.iter().map(|read| (read.event.id, &read.event.data));
+    let plans = facts.promotions.iter().map(|read| (read.event.id, &read.event.data, trust(read)));
     let by_plan = host_keys::by_promotion(bus, plans, &general, &cli.output).await;
     let of = |event: &CloudEvent<Promotion>| by_plan.get(&event.id).unwrap_or(&general).clone();
     facts.promotions.iter().map(|read| (read.event.data.app.clone(), of(&read.event))).collect()

@@ -18,6 +18,7 @@ use crate::error::{CliError, ExitCode};
 use crate::host_keys::{Belief, HostKeys};
 use crate::output::{self, Output};
 use crate::plan::{self, words::as_verified};
+use crate::promoters::{Promoters, Trust};
 use crate::reading;
 use crate::rollout::state::Rosters;
 use crate::session::Session;
@@ -130,7 +131,8 @@ struct Beliefs {
     general: HostKeys,
     announced_at: Instant,
     /// By the promotion's event; `None` for one that there is not.
-    promotions: BTreeMap<EventId, Option<Promotion>>,
+    promotions: BTreeMap<EventId, Option<(Promotion, Trust)>>,
+    promoters: Promoters,
     keys: BTreeMap<EventId, HostKeys>,
 }
 
@@ -150,6 +152,7 @@ impl Beliefs {
             output: cli.output.clone(),
             announced_at: Instant::now(),
             promotions: BTreeMap::new(),
+            promoters: Promoters::of(cli),
             keys: BTreeMap::new(),
         })
     }
@@ -158,7 +161,10 @@ impl Beliefs {
         let failed = |error: CliError| error.to_string();
         if outcome.kind.is_rollout() {
             // It is for hosts of the plan to say, under the keys of its roster.
-            let promotion = self.promotion(outcome).await.map_err(failed)?.ok_or("there is no such promotion")?;
+            let found = self.promotion(outcome).await.map_err(failed)?;
+            let (promotion, _) = found
+                .filter(|(_, trust)| *trust != Trust::Stranger)
+                .ok_or("there is no such promotion by anybody trusted")?;
             if promotion.plan.place_of(&outcome.host).is_none() {
                 return Err(format!("{} is no host of the plan", outcome.host));
             }
@@ -181,22 +187,31 @@ impl Beliefs {
     async fn keys(&mut self, outcome: &Outcome) -> Result<&HostKeys, CliError> {
         let id = outcome.promotion;
         if !self.keys.contains_key(&id) {
-            let roster = match self.promotion(outcome).await? {
-                Some(promotion) => self.rosters.of(&promotion.plan).await?,
+            let keys = match self.promotion(outcome).await? {
+                Some((promotion, trust)) => {
+                    let roster = self.rosters.of(&promotion.plan).await?;
+                    roster.and_then(|roster| self.general.within(&roster, trust))
+                }
                 None => None,
             };
-            let keys = roster.map_or_else(|| self.general.clone(), |roster| self.general.with_roster(&roster));
+            let keys = keys.unwrap_or_else(|| self.general.clone());
             self.keys.insert(id, keys);
         }
         Ok(self.keys.get(&id).unwrap_or(&self.general))
     }
 
-    async fn promotion(&mut self, outcome: &Outcome) -> Result<Option<Promotion>, CliError> {
+    async fn promotion(&mut self, outcome: &Outcome) -> Result<Option<(Promotion, Trust)>, CliError> {
         let id = outcome.promotion;
         if !self.promotions.contains_key(&id) {
-            let all = self.bus.promotions(&outcome.env, Some(&outcome.app)).await?;
-            let read = all.iter().filter_map(reading::promotion);
-            self.promotions.extend(read.map(|read| (read.event.id, Some(read.event.data))));
+            for message in self.bus.promotions(&outcome.env, Some(&outcome.app)).await? {
+                let Some(read) = reading::promotion(&message) else { continue };
+                let trust = self.promoters.trust(&message);
+                let known = self.promotions.entry(read.event.id).or_insert(None);
+                // Whoever copies a promotion's id has not its signer's key.
+                if known.as_ref().is_none_or(|(_, known)| trust == Trust::Known && *known != Trust::Known) {
+                    *known = Some((read.event.data, trust));
+                }
+            }
             self.promotions.entry(id).or_insert(None);
         }
         Ok(self.promotions.get(&id).cloned().flatten())

@@ -154,7 +154,7 @@ async fn a_rollback_passes_a_freeze_also_on_a_host_that_came_later() -> Result<(
 
 #[tokio::test]
 async fn a_wait_goes_on_while_people_are_waited_for() -> Result<()> {
-    let mut ruled = Ruled::v1().await?;
+    let ruled = Ruled::v1().await?;
     let bob = SigningKey::generate();
     let policy = format!("approvals = {{ need = 1, of = [{{ name = \"bob\", key = \"{}\" }}] }}\n", bob.public());
     ruled.apply_policy("test", &policy).await?;

@@ -38,6 +38,7 @@ fn an_outcome_is_proven_claimed_or_forged() {
     let announced = HostKeys::new(&BTreeMap::new(), &[KnownHost::new(beat, crate::fixtures::at(2))]);
     let roster = HostKeys::of_roster(Roster::new([("host-a".parse().unwrap(), keys.roster.public())].into()));
     let both = announced.with_roster(&roster);
+    let (gaps, filled) = (announced.with_gaps_filled(&roster), nobody.with_gaps_filled(&roster));
     let (proven, claimed, forged) = ("proven", "claimed", "forged");
     for (known, what, expect) in [
         // By the roster's key, the announced one, any other, and without a signature.
@@ -45,6 +46,8 @@ fn an_outcome_is_proven_claimed_or_forged() {
         (&announced, "one is announced", [claimed, proven, claimed, forged]),
         (&roster, "one is in the roster", [proven, forged, forged, forged]),
         (&both, "it announces another", [proven, claimed, forged, forged]),
+        (&gaps, "a roster that anybody may have made says otherwise", [claimed, proven, claimed, forged]),
+        (&filled, "nobody but that roster says anything", [proven, claimed, claimed, forged]),
     ] {
         let signers = [Some(&keys.roster), Some(&keys.announced), Some(&keys.other), None];
         let found = signers.map(|key| match known.judge(&message(key), &presence.host) {

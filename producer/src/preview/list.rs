@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::error::{CliError, ExitCode};
 use crate::host_keys::{self, Believed, HostKeys};
 use crate::plan::{self, words::as_verified};
+use crate::promoters::{Promoters, Trust};
 use crate::reading::{self, Read, age};
 use crate::rollout::{Folded, RolloutView};
 use crate::session::Session;
@@ -46,10 +47,13 @@ struct Line {
 pub async fn run(args: ListArgs, cli: &Session) -> Result<ExitCode, CliError> {
     let env = cli.preview_env()?;
     let bus = cli.bus().await?;
-    let promotions = reading::promotions(&bus.register(&env).await?, &cli.output);
+    let register = bus.register(&env).await?;
+    let promotions = reading::promotions(&register, &cli.output);
     let known = plan::known(&bus, &env, &cli.output).await?;
     let general = HostKeys::new(&cli.settings.host_keys, &known);
-    let plans = promotions.iter().map(|read| (read.event.id, &read.event.data));
+    let trust = Promoters::of(cli).trust_each(&register);
+    let trust = |sequence| trust.get(&sequence).copied().unwrap_or(Trust::Stranger);
+    let plans = promotions.iter().map(|read| (read.event.id, &read.event.data, trust(read.sequence)));
     let by_plan = host_keys::by_promotion(&bus, plans, &general, &cli.output).await;
     let newest: BTreeSet<EventId> = promotions.iter().map(|read| read.event.id).collect();
     let keys =

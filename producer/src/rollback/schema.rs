@@ -25,7 +25,7 @@ pub async fn migrations(
 ) -> Result<BTreeMap<Counter, String>, CliError> {
     let Some(Promotion { env, app, .. }) = past.first().map(Past::promotion) else { return Ok(BTreeMap::new()) };
     let said = bus.outcomes_so_far(&subject::outcome_kind_filter(env, app, OutcomeKind::MigrationApplied)).await?;
-    let plans = past.iter().map(|one| (one.id(), one.promotion()));
+    let plans = past.iter().filter_map(Past::plan);
     let by_plan = host_keys::by_promotion(bus, plans, keys, &cli.output).await;
     let keys = |outcome: &Outcome| Some(by_plan.get(&outcome.promotion).unwrap_or(keys));
     let believed = Believed::sort(&said, keys, &cli.output);

@@ -10,6 +10,7 @@ use landfall_schema::promotion::{Intent, Promotion};
 use landfall_schema::rollout::RolloutWord;
 
 use crate::error::{CliError, ExitCode};
+use crate::promoters::Trust;
 use crate::rollout::RolloutView;
 
 /// What `--to` names: `#3`, `3` or `v2`.
@@ -27,13 +28,23 @@ impl FromStr for To {
 #[derive(Debug, Clone)]
 pub struct Past {
     view: RolloutView,
+    trust: Trust,
     /// A host whose key nobody here knows says that it succeeded there.
     claimed: bool,
 }
 
 impl Past {
     pub fn new(event: &CloudEvent<Promotion>) -> Self {
-        Self { view: RolloutView::new(event), claimed: false }
+        Self::signed(event, Trust::Named)
+    }
+
+    pub fn signed(event: &CloudEvent<Promotion>, trust: Trust) -> Self {
+        Self { view: RolloutView::new(event), trust, claimed: false }
+    }
+
+    /// Its plan, if its roster may say whose words are believed: else somebody could bring hosts of their own which say that it worked.
+    pub fn plan(&self) -> Option<(EventId, &Promotion, Trust)> {
+        (self.trust == Trust::Known).then(|| (self.id(), self.promotion(), self.trust))
     }
 
     pub fn fold(&mut self, outcome: &Outcome) {
