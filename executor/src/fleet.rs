@@ -10,7 +10,7 @@ mod rank;
 mod reading;
 mod stored;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Deref;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ use landfall_deploy::rollout::{Admission, Verdict, admission, after_commit, firs
 use landfall_deploy::{Evidence, Order};
 use landfall_schema::Timestamp;
 use landfall_schema::halt::{Halt, HaltCommand};
-use landfall_schema::ids::{Counter, EventId};
+use landfall_schema::ids::{AppName, Counter, EnvName, EventId};
 use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::promotion::Promotion;
 use landfall_schema::roster::Roster;
@@ -58,7 +58,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Why the fleet cannot be judged at the moment.
 #[derive(Debug, Error)]
-enum FleetError {
+pub enum FleetError {
     #[error(transparent)]
     Bus(#[from] BusError),
     #[error("the bus is away")]
@@ -103,6 +103,8 @@ struct Inner {
     newer: Memory<(u64, Option<Counter>)>,
     /// The rollouts that this host has its part in.
     deciding: Mutex<HashSet<EventId>>,
+    /// The applications for which it is looked what was missed, and below which promotion.
+    catching_up: Mutex<BTreeMap<(EnvName, AppName), Counter>>,
 }
 
 impl Deref for Inner {
@@ -122,6 +124,7 @@ impl Fleet {
             halts: Memory::default(),
             newer: Memory::default(),
             deciding: Mutex::default(),
+            catching_up: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }

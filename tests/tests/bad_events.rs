@@ -63,6 +63,24 @@ async fn an_unsigned_event_is_refused() -> Result<()> {
     assert_dead_letter_and_refusal(&mut served, &message, ReasonCode::Unsigned).await
 }
 
+/// The register keeps one message: what a host that was away finds there is the copy, and behind it the original.
+#[tokio::test]
+async fn an_unsigned_copy_hides_no_promotion_from_a_host_that_was_away() -> Result<()> {
+    let (mut served, draft) = v1_and_draft().await?;
+    served.scenario.host().executor.terminate().await?;
+    let message = served.scenario.publish(&draft).await?;
+    let copy = Message { signature: None, id: EventId(uuid::Uuid::now_v7()), ..message };
+    copy.publish(&served.scenario.bus).await?;
+    served.scenario.start_executor(0).await?;
+    let letter = served.scenario.outcomes.dead_letter(LETTER_LIMIT).await?.data;
+    assert_eq!(letter.reason.code, ReasonCode::Unsigned, "{letter:#?}");
+    let outcome = served.scenario.terminal(0, draft.counter()).await?;
+    assert_eq!(outcome.kind, OutcomeKind::DeploySucceeded, "{outcome:#?}");
+    let told = served.scenario.outcomes.kinds("host-a", draft.counter());
+    assert!(!told.contains(&OutcomeKind::DeployRefused), "{told:?}");
+    Ok(())
+}
+
 /// Whoever may write to the subject but has no key ends nothing that was promoted.
 #[tokio::test]
 async fn an_unsigned_copy_of_what_is_under_way_is_not_refused_in_its_name() -> Result<()> {

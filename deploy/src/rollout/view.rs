@@ -73,6 +73,12 @@ fn fold(before: Option<&Progress>, outcome: &Outcome) -> Option<Progress> {
         _ => {}
     }
     match (before, told) {
+        // Whoever reads this believed the promotion, so these refusals are of other bytes.
+        (None, Progress::Ended { kind: OutcomeKind::DeployRefused, reason: Some(reason), .. })
+            if is_of_other_bytes(reason.code) =>
+        {
+            None
+        }
         // Whoever took the promotion believed it: that somebody sent its bytes once more, without a signature, does not end it.
         (Some(before), told) if is_refusal_of_a_copy(before, &told) => Some(before.clone()),
         (Some(before @ Progress::Ended { .. }), told) if !is_refusal_of_a_copy(&told, before) => Some(before.clone()),
@@ -97,15 +103,12 @@ fn is_refusal_of_a_copy(other: &Progress, refusal: &Progress) -> bool {
     }
 }
 
+fn is_of_other_bytes(code: ReasonCode) -> bool {
+    matches!(code, ReasonCode::Oversized | ReasonCode::Unsigned | ReasonCode::BadSignature)
+}
+
 fn is_disbelief(code: ReasonCode) -> bool {
-    matches!(
-        code,
-        ReasonCode::Oversized
-            | ReasonCode::UnknownVersion
-            | ReasonCode::Unsigned
-            | ReasonCode::BadSignature
-            | ReasonCode::UntrustedKey
-    )
+    is_of_other_bytes(code) || matches!(code, ReasonCode::UnknownVersion | ReasonCode::UntrustedKey)
 }
 
 /// Of a host that does not serve the release: what it said to serve instead.

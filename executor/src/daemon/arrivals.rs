@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::Daemon;
 use crate::announce::{AnnounceError, Announcement};
 use crate::causes;
-use crate::fleet::Missed;
+use crate::fleet::{FleetError, Missed};
 use crate::intake::{self, Facts, Handled, Ignored, MessageId, PreviewFacts, Refused, Standing, Verdict};
 use crate::journal::JournalError;
 use crate::link::Delivery;
@@ -27,6 +27,8 @@ enum IntakeTrouble {
     Journal(#[from] JournalError),
     #[error(transparent)]
     Announce(#[from] AnnounceError),
+    #[error("what is behind a promotion that is not believed cannot be read")]
+    Behind(#[from] FleetError),
 }
 
 /// What happens to the delivered message.
@@ -105,13 +107,33 @@ impl Daemon {
             Some(app) => self.journal.standing(&self.config.env, &app).await?,
             None => None,
         };
-        let verdict = self.judge(delivered, standing).await?;
+        let mut verdict = self.judge(delivered, standing).await?;
+        if let Verdict::DeadLetter { refused, .. } = &mut verdict {
+            self.look_behind(delivered, refused).await?;
+        }
         if let Verdict::Ignore(Ignored::ForOthers(counter)) = verdict
             && standing.is_none_or(|standing| standing.counter < counter)
         {
             self.pass_by(&delivered.subject, counter);
         }
         self.follow(delivered, id, verdict).await
+    }
+
+    /// The register holds one message per application, and whoever may publish can hide the good one behind junk, or behind a copy of it
+    /// whose refusal would count as this host's word about the original.
+    async fn look_behind(&mut self, junk: &Delivered, refused: &mut Option<Refused>) -> Result<(), IntakeTrouble> {
+        let Some(app) = intake::app_of(&junk.subject, &self.config.env) else { return Ok(()) };
+        let behind = self.fleet.believed_promotions(&self.config.env, &app).await?;
+        if let Some(claimed) = refused.as_ref().map(|refused| refused.event.id)
+            && behind.iter().any(|(event, _)| event.id == claimed)
+        {
+            *refused = None;
+        }
+        if let Some((_, newest)) = behind.last() {
+            // Believed as it is, it has nothing behind it.
+            drop(Box::pin(self.take(newest)).await?);
+        }
+        Ok(())
     }
 
     /// The register holds nothing but this promotion for others; what this host has missed is below it.

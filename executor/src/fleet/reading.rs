@@ -7,7 +7,7 @@ use landfall_deploy::rollout::{Admission, proofs_needed};
 use landfall_schema::Timestamp;
 use landfall_schema::event::{CloudEvent, TYPE_HALTED, TYPE_PROMOTED};
 use landfall_schema::halt::{Halt, HaltCommand};
-use landfall_schema::ids::{Counter, Digest, HostName, ServiceName};
+use landfall_schema::ids::{AppName, Counter, Digest, EnvName, HostName, ServiceName};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::promotion::{Promotion, RolloutPlan};
 use landfall_schema::rollout::RolloutState;
@@ -20,8 +20,6 @@ use super::{Fleet, FleetError};
 
 /// Proofs that are fetched at the same time.
 const PROOFS_AT_ONCE: usize = 16;
-/// The clock of whoever promotes may go ahead of the server's by so much, in seconds.
-const CLOCKS_APART_MAX_S: i64 = 60 * 60;
 
 impl Fleet {
     /// The newest word of an operator about this promotion.
@@ -29,9 +27,6 @@ impl Fleet {
         let promotion = &order.promotion;
         let subject = subject::halted(&promotion.env, &promotion.app);
         let Some(last) = bus.last_said(&subject).await? else { return Ok(None) };
-        if is_from_before(&last, order) {
-            return Ok(None);
-        }
         if let Some((_, halt)) = self.inner.halts.of(order.id).filter(|(of, _)| *of == last.sequence) {
             return Ok(halt);
         }
@@ -57,6 +52,21 @@ impl Fleet {
         let newer = newest_in_its_place(&all, order, &self.inner.trusted, Timestamp::now());
         self.inner.newer.keep(order.id, (last.sequence, newer));
         Ok(newer)
+    }
+
+    /// Every promotion of the application that is believed, oldest first.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn believed_promotions(
+        &self,
+        env: &EnvName,
+        app: &AppName,
+    ) -> Result<Vec<(CloudEvent<Promotion>, Delivered)>, FleetError> {
+        let bus = self.inner.bus.connected().ok_or(FleetError::Away)?;
+        let said = bus.promotions(env, Some(app)).await?;
+        let trusted = &self.inner.trusted;
+        Ok(said.into_iter().filter_map(|said| Some((believe_promotion(&said, trusted).ok()?, said))).collect())
     }
 
     /// Before this host begins it has seen the signed word of every host of the wave before it.
@@ -112,12 +122,6 @@ fn proves(outcome: &Outcome, order: &Order, host: &HostName) -> bool {
     is_it && outcome.running.iter().all(promised)
 }
 
-/// Whether nobody can have meant this promotion, since it was made later: so that not every host reads all that was ever said.
-fn is_from_before(said: &Delivered, order: &Order) -> bool {
-    let made_at = order.id.0.get_timestamp().and_then(|at| i64::try_from(at.to_unix().0).ok());
-    made_at.is_some_and(|made_at| said.published_at.as_second() + CLOCKS_APART_MAX_S < made_at)
-}
-
 /// An abort is not taken back. Of the other words the newest counts: ids stand inside the signature, and sort by the time of their making.
 fn newest_halt(said: &[Delivered], order: &Order, trusted: &[PublicKey]) -> Option<Halt> {
     let promotion = &order.promotion;
@@ -152,7 +156,7 @@ fn newest_in_its_place(said: &[Delivered], order: &Order, trusted: &[PublicKey],
 }
 
 /// Whether a host of `plan` takes a promotion with the plan `newer`. By labels alone it cannot be told; such a host says so itself.
-fn concerns(newer: &RolloutPlan, plan: &RolloutPlan) -> bool {
+pub(super) fn concerns(newer: &RolloutPlan, plan: &RolloutPlan) -> bool {
     let is_for_all = !newer.only_named && newer.labels.is_empty();
     is_for_all || newer.hosts().chain(&newer.away).any(|host| plan.place_of(host).is_some())
 }

@@ -56,19 +56,6 @@ fn the_newest_halt_that_is_believed_counts() {
 }
 
 #[test]
-fn what_was_said_before_the_promotion_is_not_about_it() {
-    let ann = SigningKey::generate();
-    let mut order = samples::order(5);
-    let said = halt(&order, 1, HaltCommand::Halt, &ann);
-    assert!(!is_from_before(&said, &order), "its id does not tell when it was made");
-    for (after_s, is_before) in [(0, false), (60 * 60, false), (60 * 60 + 1, true)] {
-        let made_at = u64::try_from(said.published_at.as_second() + after_s).unwrap();
-        order.id = EventId(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, made_at, 0)));
-        assert_eq!(is_from_before(&said, &order), is_before);
-    }
-}
-
-#[test]
 fn only_a_promotion_that_hosts_of_the_plan_take_replaces_it() {
     let ann = SigningKey::generate();
     let mut order = samples::order(5);

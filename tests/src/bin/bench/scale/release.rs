@@ -111,7 +111,7 @@ impl<'s> Release<'s> {
         let (after, server_cpu) = (nats.sent().await?, cpu_time(nats.pid()?)? - cpu_before);
         eprintln!("{} hosts, {} waves: {}", hosts.len(), self.waves.len(), seen.counts());
         Ok(Took {
-            committed: seen.last_committed.context("nobody committed")?,
+            committed: *seen.commits.last().context("nobody committed")?,
             word: seen.word.context("no last word")?,
             over: seen.last_over.context("nobody ended")?,
             server_cpu,
@@ -127,7 +127,8 @@ struct Seen {
     hosts: usize,
     committed: HashSet<HostName>,
     over: HashSet<HostName>,
-    last_committed: Option<Duration>,
+    /// In the order in which they were heard.
+    commits: Vec<Duration>,
     last_over: Option<Duration>,
     word: Option<Duration>,
     other: BTreeMap<String, usize>,
@@ -140,7 +141,7 @@ impl Default for Seen {
             hosts: 0,
             committed: HashSet::new(),
             over: HashSet::new(),
-            last_committed: None,
+            commits: Vec::new(),
             last_over: None,
             word: None,
             other: BTreeMap::new(),
@@ -158,7 +159,7 @@ impl Seen {
         match outcome.kind {
             OutcomeKind::ReleaseCommitted => {
                 self.committed.insert(outcome.host);
-                self.last_committed = Some(now);
+                self.commits.push(now);
             }
             OutcomeKind::DeploySucceeded => {
                 self.over.insert(outcome.host);
@@ -178,10 +179,13 @@ impl Seen {
     }
 
     fn counts(&self) -> String {
+        let part = |of: usize| self.commits.get((self.hosts * of / 100).saturating_sub(1));
         format!(
-            "{} committed (last {:?}), last word {:?}, {} over (last {:?}), {:?}",
+            "{} committed (half {:.1?}, nine of ten {:.1?}, all {:.1?}), last word {:.1?}, {} over (last {:.1?}), {:?}",
             self.committed.len(),
-            self.last_committed,
+            part(50),
+            part(90),
+            part(100),
             self.word,
             self.over.len(),
             self.last_over,
