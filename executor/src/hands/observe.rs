@@ -9,7 +9,7 @@ use landfall_schema::stack::{BACKUP_DEADLINE_MS, MIGRATE_DEADLINE_MS, READY_DEAD
 use super::former::Preexisting;
 use super::policy::HostPaths;
 use super::render::{Kind, Service, Stack};
-use super::{Context, Hands, effect_deadline, is_rollback, policy, preview};
+use super::{Context, Hands, effect_deadline, is_rollback, policy, preview, settings};
 
 /// Beyond what the settings give a step, the time to start it and to tell how it went.
 const STEP_SLACK_MS: u64 = 10_000;
@@ -28,6 +28,9 @@ impl Hands {
         };
         let (containers, stack) = tokio::try_join!(engine, self.render(promotion, &bundle, effect_deadline(context)))?;
         self.check_ours(&containers)?;
+        // What is wrong with a setting is told with its value, which may come from the host's `.env`.
+        settings::check(&stack.settings, &stack.services, is_rollback(promotion))
+            .map_err(|reason| Reason { message: stack.redactor.clean(&reason.message), ..reason })?;
         let paths = HostPaths {
             engine_socket: self.engine.socket(),
             state_dir: self.config.state_dir.clone(),

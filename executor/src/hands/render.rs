@@ -233,7 +233,7 @@ pub(crate) fn parse(rendered: &str) -> Result<Value, Reason> {
         .map_err(|_| Reason::new(ReasonCode::ComposeInvalid, "the output of `docker compose config` is not readable"))
 }
 
-fn services(model: &Value, profiles: &BTreeSet<&str>) -> Result<BTreeMap<ServiceName, Service>, Reason> {
+pub(super) fn services(model: &Value, profiles: &BTreeSet<&str>) -> Result<BTreeMap<ServiceName, Service>, Reason> {
     let map = model.get("services").and_then(Value::as_object);
     let waited_for: BTreeSet<&str> = map
         .into_iter()

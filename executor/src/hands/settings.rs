@@ -1,31 +1,48 @@
 //! Reads Landfall's own settings out of the rendered stack, and refuses those that could not work.
+//!
+//! The rules are of new promotions. A release that serves was taken by the rules of its day; the way back to it must not end at a rule that
+//! came later.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use landfall_schema::compatibility::Requirement;
+use landfall_schema::ids::ServiceName;
 use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::stack::{
     EXTENSION, READY_INTERVAL_MIN_MS, Readiness, Role, ServiceSettings, SmokeTest, StackSettings,
 };
 use serde_json::Value;
 
+use super::render::Service;
+
 /// Longest wait that any setting may ask for: a day.
 const WAIT_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
+const AT_THE_TOP: &str = "x-landfall at the top";
 
-/// `x-landfall` at the top.
+/// `x-landfall` at the top, as it stands there.
 pub(crate) fn of_stack(model: &Value) -> Result<StackSettings, Reason> {
-    let settings: StackSettings = read(model, "x-landfall at the top")?;
-    for (index, test) in settings.smoke.iter().enumerate() {
-        check_smoke(test).map_err(|why| invalid(&format!("smoke test {}", index + 1), &why))?;
+    read(model, AT_THE_TOP)
+}
+
+/// `x-landfall` of one service, as it stands there.
+pub(crate) fn of_service(name: &str, service: &Value) -> Result<ServiceSettings, Reason> {
+    read(service, &place(name))
+}
+
+/// Whether all settings of a new promotion could work. A rollback neither migrates nor backs up, so it is not refused for how it would.
+pub(crate) fn check(
+    top: &StackSettings,
+    services: &BTreeMap<ServiceName, Service>,
+    is_rollback: bool,
+) -> Result<(), Reason> {
+    check_stack(top)?;
+    for service in services.values() {
+        let migrating = || if is_rollback { Ok(()) } else { check_migrating(&service.settings) };
+        check_service(&service.settings)
+            .and_then(|()| migrating())
+            .map_err(|why| invalid(&place(service.name.as_str()), &why))?;
     }
-    if let Some(schema) = &settings.schema {
-        Requirement::new(&schema.compatible_with)
-            .map_err(|error| invalid("schema.compatible_with of x-landfall at the top", &error.to_string()))?;
-    }
-    check_limit("smoke_deadline_ms", settings.smoke_deadline_ms)
-        .and_then(|()| check_wait("bake_ms", settings.bake_ms))
-        .map_err(|why| invalid("x-landfall at the top", &why))?;
-    Ok(settings)
+    Ok(())
 }
 
 /// A smoke test runs in a service of the stack, and not in what looks like one to Compose's command line.
@@ -39,12 +56,8 @@ pub(crate) fn check_smoke_services(settings: &StackSettings, known: &BTreeSet<&s
     Ok(())
 }
 
-/// `x-landfall` of one service.
-pub(crate) fn of_service(name: &str, service: &Value) -> Result<ServiceSettings, Reason> {
-    let place = format!("x-landfall of service {name}");
-    let settings: ServiceSettings = read(service, &place)?;
-    check_service(&settings).map_err(|why| invalid(&place, &why))?;
-    Ok(settings)
+fn place(service: &str) -> String {
+    format!("x-landfall of service {service}")
 }
 
 fn read<T: serde::de::DeserializeOwned + Default>(holder: &Value, place: &str) -> Result<T, Reason> {
@@ -60,16 +73,41 @@ fn invalid(place: &str, why: &str) -> Reason {
         .hint("`landfall lint` checks a compose file with these settings before it is promoted")
 }
 
-fn check_service(settings: &ServiceSettings) -> Result<(), String> {
-    for (name, value) in [
-        ("deadline_ms", settings.deadline_ms),
-        ("lock_timeout_ms", settings.lock_timeout_ms),
-        ("statement_timeout_ms", settings.statement_timeout_ms),
-    ] {
+fn check_stack(settings: &StackSettings) -> Result<(), Reason> {
+    for (index, test) in settings.smoke.iter().enumerate() {
+        check_smoke(test).map_err(|why| invalid(&format!("smoke test {}", index + 1), &why))?;
+    }
+    if let Some(schema) = &settings.schema {
+        Requirement::new(&schema.compatible_with)
+            .map_err(|error| invalid(&format!("schema.compatible_with of {AT_THE_TOP}"), &error.to_string()))?;
+    }
+    check_limit("smoke_deadline_ms", settings.smoke_deadline_ms)
+        .and_then(|()| check_wait("bake_ms", settings.bake_ms))
+        .map_err(|why| invalid(AT_THE_TOP, &why))
+}
+
+/// What only migrations and backups heed.
+fn check_migrating(settings: &ServiceSettings) -> Result<(), String> {
+    for (name, value) in limits(settings) {
         check_limit(name, value)?;
     }
     if settings.role != Role::Serve && settings.migrations.is_some() {
         return Err("migrations are of a service that serves; a one-shot migrates by its own command".to_owned());
+    }
+    Ok(())
+}
+
+fn limits(settings: &ServiceSettings) -> [(&'static str, Option<u64>); 3] {
+    [
+        ("deadline_ms", settings.deadline_ms),
+        ("lock_timeout_ms", settings.lock_timeout_ms),
+        ("statement_timeout_ms", settings.statement_timeout_ms),
+    ]
+}
+
+fn check_service(settings: &ServiceSettings) -> Result<(), String> {
+    for (name, value) in limits(settings) {
+        check_wait(name, value)?;
     }
     if let Some(url) = &settings.database_url
         && !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme))
@@ -143,14 +181,23 @@ fn check_wait(name: &str, ms: Option<u64>) -> Result<(), String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::hands::render;
     use serde_json::json;
 
-    fn check(settings: Value, expect: &str) {
-        let message = match of_service("app", &json!({ "x-landfall": settings })) {
-            Ok(_) => String::new(),
-            Err(reason) => reason.message,
-        };
-        assert!(message.contains(expect) && message.is_empty() == expect.is_empty(), "{message:?} for {expect:?}");
+    /// What is said of a stack of one service, as it comes out of Compose; nothing when it is taken.
+    fn said(top: &Value, app: &Value, is_rollback: bool) -> String {
+        let model = json!({ "x-landfall": top, "services": { "app": { "x-landfall": app } } });
+        let read = || Ok((of_stack(&model)?, render::services(&model, &BTreeSet::new())?));
+        let judged = read().and_then(|(top, services)| super::check(&top, &services, is_rollback));
+        judged.err().map_or(String::new(), |reason: Reason| reason.message)
+    }
+
+    fn expect(found: &str, expect: &str) {
+        assert!(found.contains(expect) && found.is_empty() == expect.is_empty(), "{found:?} for {expect:?}");
+    }
+
+    fn check(settings: Value, expected: &str) {
+        expect(&said(&Value::Null, &settings, false), expected);
     }
 
     #[test]
@@ -174,17 +221,26 @@ mod tests {
 
     #[test]
     fn stacks() {
-        let check = |settings: Value, expect: &str| {
-            let found =
-                of_stack(&json!({ "x-landfall": settings })).err().map_or(String::new(), |reason| reason.message);
-            assert!(found.contains(expect) && found.is_empty() == expect.is_empty(), "{found:?} for {expect:?}");
-        };
+        let check = |settings: Value, expected: &str| expect(&said(&settings, &Value::Null, false), expected);
         check(json!({ "schema": { "compatible_with": ">= 1.4, < 3" }, "bake_ms": 0 }), "");
         check(json!({ "smoke_deadline_ms": 0 }), "at least 1");
         for bad in ["", "newer", ">= 1.4.0.0", "1.4 || 2"] {
             check(json!({ "schema": { "compatible_with": bad } }), "schema.compatible_with of x-landfall at the top");
         }
         check(json!({ "schema": {} }), "compatible_with");
+    }
+
+    #[test]
+    fn a_release_of_former_days_is_judged_by_no_rule_of_today() {
+        let files = json!({ "path": "/m", "url": "sqlite:///x" });
+        for settings in [json!({ "lock_timeout_ms": 0 }), json!({ "role": "migrate", "migrations": files })] {
+            // As it is rendered anew for a way back.
+            let service = json!({ "x-landfall": settings });
+            render::services(&json!({ "services": { "app": service } }), &BTreeSet::new()).unwrap();
+            assert_ne!(said(&Value::Null, &settings, false), "");
+            assert_eq!(said(&Value::Null, &settings, true), "");
+        }
+        expect(&said(&Value::Null, &json!({ "deadline_ms": 100_000_000_000_u64 }), true), "more than a day");
     }
 
     #[test]
@@ -199,9 +255,11 @@ mod tests {
 
     #[test]
     fn smoke_tests() {
-        let stack = |smoke: Value| of_stack(&json!({ "x-landfall": { "smoke": [smoke] } }));
-        assert_eq!(stack(json!({ "http": { "url": "http://x/" } })).unwrap().smoke.len(), 1);
-        assert!(stack(json!({})).unwrap_err().message.contains("neither"));
-        assert!(stack(json!({ "http": { "url": "ftp://x/" } })).unwrap_err().message.contains("smoke test 1"));
+        let check = |smoke: Value, expected: &str| {
+            expect(&said(&json!({ "smoke": [smoke] }), &Value::Null, false), expected);
+        };
+        check(json!({ "http": { "url": "http://x/" } }), "");
+        check(json!({}), "neither");
+        check(json!({ "http": { "url": "ftp://x/" } }), "smoke test 1");
     }
 }

@@ -39,6 +39,32 @@ async fn a_release_that_dies_goes_back_to_the_former() {
 }
 
 #[tokio::test]
+async fn a_former_release_comes_back_whatever_the_rules_are_today() {
+    let mut app = App::new();
+    let port = free_port();
+    let (good, good_image) = web(&app, "former", port);
+    app.deploy(&good).await;
+    // As it was taken by an executor that did not mind.
+    let former = &mut app.committed[0].bundle.compose[0].content;
+    *former = former.replace("interval_ms: 50}}", "interval_ms: 50}, lock_timeout_ms: 0}");
+    assert!(former.contains("lock_timeout_ms: 0"), "{former}");
+    let refused = Release { compose: former.clone(), ..web(&app, "refused", port).0 };
+    app.restart();
+
+    let order = app.order(&refused);
+    assert_eq!(app.observe(&order).await.unwrap_err().code, ReasonCode::SettingsInvalid);
+    let (next, _) = web(&app, "next", port);
+    let order = app.order(&next);
+    for effect in [Effect::Observe, Effect::Pull, Effect::Update] {
+        app.carry_out(effect, &order).await.unwrap();
+    }
+    app.restart();
+    assert_eq!(app.carry_out(Effect::Restore, &order).await.unwrap(), Evidence::Restored);
+    let services = app.running(Effect::ProveFormer, &order).await;
+    assert!(!services.is_empty() && services.values().all(|digest| *digest == good_image.digest));
+}
+
+#[tokio::test]
 async fn a_release_that_never_becomes_ready() {
     let mut app = App::new();
     let (mut release, _) = web(&app, "unready", free_port());
