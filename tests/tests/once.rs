@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use landfall_schema::ids::Counter;
 use landfall_schema::outcome::{OutcomeKind, ReasonCode};
-use landfall_schema::promotion::{Intent, SchemaPromise};
+use landfall_schema::promotion::{Intent, SchemaPromise, Wave};
 use landfall_tests::database::Database;
 use landfall_tests::image::AppImage;
 use landfall_tests::process::until;
@@ -143,6 +143,28 @@ async fn a_migrator_of_which_nobody_knows_how_far_it_came_halts_until_somebody_h
     let counter = scenario.promote(&stack(&quick)).await?;
     let outcome = scenario.terminal(other, counter).await?;
     assert_eq!(outcome.kind, OutcomeKind::DeploySucceeded, "{outcome:#?}");
+    Ok(())
+}
+
+/// Each promotion is for one host alone, which knows no key but its own.
+#[tokio::test]
+async fn hosts_that_take_turns_migrate_one_database() -> Result<()> {
+    let (mut scenario, _database) = sharing(&["host-a", "host-b"]).await?;
+    scenario.deploy_v1().await?;
+    let v2 = scenario.push("v2", AppImage::version("v2")).await?;
+    let migrator = scenario.push("quick", AppImage::version("m").script("echo all applied")).await?;
+    let stack = Stack::app(&v2).service("migrator", &migrator, "init: true", "role: migrate\ndatabase: shop");
+    for host in [0, 1, 0] {
+        let mut draft = scenario.draft(&stack)?;
+        let plan = &mut draft.event.data.plan;
+        plan.waves = vec![Wave::of(vec![scenario.hosts[host].name.clone()])];
+        plan.only_named = true;
+        scenario.publish(&draft).await?;
+        let outcome = scenario.terminal(host, draft.counter()).await?;
+        assert_eq!(outcome.kind, OutcomeKind::DeploySucceeded, "{outcome:#?}");
+        let applied = scenario.reaches(host, draft.counter(), OutcomeKind::MigrationApplied).await?;
+        assert_eq!(applied.migrations.len(), 1, "{applied:#?}");
+    }
     Ok(())
 }
 

@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 
 use super::{Committed, Hands};
 use crate::pace::jittered;
-use judge::{Turn, judge};
+use judge::{Turn, Word, judge};
 use trust::Trusted;
 
 pub(crate) use judge::older;
@@ -266,6 +266,17 @@ impl Hands {
         let revision = kept.as_ref().map_or(0, |kept| kept.revision);
         let word = |signer: Option<&PublicKey>, lease: &MigrationLease| trusted.word(leases, signer, lease);
         let turn = judge(claim, kept.as_ref(), word, expired);
+        if let (Turn::Take { begun: Begun::Free, .. }, Some(Kept { lease: Some(lease), signer, .. })) = (&turn, &kept)
+            && word(signer.as_ref(), lease) == Word::Strange
+        {
+            warn!(
+                database = claim.database,
+                holder = %lease.holder,
+                app = %lease.app,
+                counter = %lease.counter,
+                "a host whose key no plan of this host names was the last to migrate; what it tells is not believed, and the migrations are run"
+            );
+        }
         match turn {
             Turn::Wait { holder, on } => {
                 if watch.tells(&on) {

@@ -1,7 +1,7 @@
 //! What a host does about a lease that it sees. Pure.
 
 use landfall_schema::ids::{Counter, HostName};
-use landfall_schema::lease::{LEASE_EXPIRY, LeasePhase, MigrationLease};
+use landfall_schema::lease::{LEASE_EXPIRY, LeaseDone, LeasePhase, MigrationLease};
 use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::signature::PublicKey;
 
@@ -31,10 +31,9 @@ pub(super) enum Turn {
 /// Whose word a lease is, the least first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Word {
+    /// A host's of another plan or application, for all that this one can tell.
     Strange,
-    /// A host's that was part of a release that this one keeps: nothing is unknown because of it.
-    Former,
-    /// A host's of this plan or, for a resolution, somebody's who may promote.
+    /// A host's of this plan or of a release that this one keeps or, for a resolution, somebody's who may promote.
     Believed,
     /// This host's own.
     Own,
@@ -49,8 +48,10 @@ pub(super) fn judge(
     let mut next = claim.fresh();
     let Some(kept) = kept else { return Turn::Take { lease: next, begun: Begun::Free } };
     let Some(lease) = &kept.lease else { return instead_of(claim, "the lease cannot be read", next) };
-    let is_of_here = lease.env == claim.order.promotion.env && lease.database == claim.database;
-    let word = if is_of_here { word(kept.signer.as_ref(), lease) } else { Word::Strange };
+    if lease.env != claim.order.promotion.env || lease.database != claim.database {
+        return instead_of(claim, "the lease is of another database", next);
+    }
+    let word = word(kept.signer.as_ref(), lease);
     let believed = word >= Word::Believed;
     // Records that are not believed are not passed on under this host's signature.
     if believed {
@@ -87,9 +88,11 @@ pub(super) fn judge(
         LeasePhase::Resolved { .. } if is_newer => Turn::Stop(older(claim, lease.counter)),
         LeasePhase::Resolved { .. } if believed => Turn::Take { lease: next, begun: Begun::Resolved },
         LeasePhase::Resolved { author } => Turn::Stop(not_resolved(claim, author)),
-        LeasePhase::Failed { .. } | LeasePhase::Done if word == Word::Strange => {
-            instead_of(claim, "the lease is signed by a key that no host of this plan has", next)
-        }
+        // Two plans may share a database, so a strange end is no reason to halt. Only to migrate backwards it is not good enough.
+        LeasePhase::Failed { .. } | LeasePhase::Done if word == Word::Strange => match newer_of(claim, lease) {
+            Some(newer) if !claim.can_be_told => Turn::Stop(older_than_strange(claim, lease, newer)),
+            _ => Turn::Take { lease: next, begun: Begun::Free },
+        },
         LeasePhase::Failed { reason } if is_same && believed => Turn::Stop(Reason {
             code: reason.code,
             message: format!("{} (on {})", reason.message, lease.holder),
@@ -99,6 +102,14 @@ pub(super) fn judge(
         LeasePhase::Failed { .. } if is_newer && !claim.can_be_told => Turn::Stop(older(claim, lease.counter)),
         LeasePhase::Failed { .. } | LeasePhase::Done => Turn::Take { lease: next, begun: Begun::Free },
     }
+}
+
+/// The newer promotion of this very service that a lease tells of.
+fn newer_of(claim: &Claim<'_>, lease: &MigrationLease) -> Option<Counter> {
+    let app = &claim.order.promotion.app;
+    let last = (lease.app == *app && lease.service == *claim.service).then(|| lease.place());
+    let done = lease.done_for(app, claim.service).map(LeaseDone::place);
+    last.into_iter().chain(done).find(|place| place.is_after(&claim.place())).map(|place| place.counter)
 }
 
 /// An entry of which nobody knows what stood there before it: it may have been that somebody has to look.
@@ -118,6 +129,16 @@ pub(crate) fn older(claim: &Claim<'_>, newer: Counter) -> Reason {
         claim.database
     );
     Reason::new(ReasonCode::MigrationFailed, message).hint(claim.again_hint())
+}
+
+/// Its word is not good enough to go on without migrating, and not to be passed over either.
+fn older_than_strange(claim: &Claim<'_>, lease: &MigrationLease, newer: Counter) -> Reason {
+    let message = format!(
+        "migrating {}: {}, whose key no plan of this host names, has begun to migrate it for promotion {newer}, which is newer; older migrations are not run after newer ones",
+        claim.database, lease.holder
+    );
+    let hint = format!("{}; if there is no promotion {newer}: {}", claim.again_hint(), claim.force_hint());
+    Reason::new(ReasonCode::MigrationFailed, message).hint(hint)
 }
 
 fn waits(claim: &Claim<'_>, lease: &MigrationLease) -> String {

@@ -173,22 +173,35 @@ fn older_migrations_are_not_run_after_newer_ones() {
 }
 
 #[test]
-fn a_strangers_word_clears_nothing() {
+fn a_strange_host_at_its_end_is_no_reason_to_halt() {
     for phase in [LeasePhase::Done, failed()] {
-        let strange =
-            |word| Case { word, can_be_told: false, promotion: OTHER, done: Some(THIS), ..seen(phase.clone()) };
-        check(strange(Word::Strange), "stop: MigrationUnknown");
-        check(strange(Word::Former), "take: Free");
-        check(Case { can_be_told: true, ..strange(Word::Strange) }, "take: Free");
+        let strange = |promotion| Case { word: Word::Strange, can_be_told: false, promotion, ..seen(phase.clone()) };
+        // Another plan's host, or another application's; what it says of this promotion is not heeded.
+        check(strange(OTHER), "take: Free");
+        check(Case { done: Some(THIS), ..strange(OTHER) }, "take: Free");
+        check(strange(THIS), "take: Free");
+        check(Case { can_be_told: true, ..strange(NEWER) }, "take: Free");
+        // Neither is it a reason to migrate backwards.
+        check(strange(NEWER), "stop: MigrationFailed");
+        check(Case { done: Some(NEWER), ..strange(OTHER) }, "stop: MigrationFailed");
     }
+}
+
+#[test]
+fn what_cannot_be_read_or_is_of_another_database_halts() {
     let order = order();
     let service: ServiceName = "app".parse().unwrap();
     let (waiting, _told) = mpsc::channel(1);
     let claim = |can_be_told| Claim { can_be_told, ..claim(&order, &service, &waiting) };
-    let junk = Kept { revision: 4, lease: None, signer: None };
-    let turn = judge(&claim(false), Some(&junk), |_, _| Word::Own, false);
-    let Turn::Stop(reason) = turn else { panic!("junk was taken for nothing") };
-    assert!(reason.hint.unwrap().contains("landfall migration resolve shop --env staging --force"));
-    assert!(matches!(judge(&claim(true), Some(&junk), |_, _| Word::Own, false), Turn::Take { .. }));
+    let elsewhere = MigrationLease { database: "stock".to_owned(), phase: LeasePhase::Done, ..claim(false).fresh() };
+    for lease in [None, Some(elsewhere)] {
+        let signer = lease.as_ref().map(|_| SigningKey::generate().public());
+        let junk = Kept { revision: 4, lease, signer };
+        let turn = judge(&claim(false), Some(&junk), |_, _| Word::Own, false);
+        let Turn::Stop(reason) = turn else { panic!("junk was taken for nothing") };
+        assert_eq!(reason.code, ReasonCode::MigrationUnknown);
+        assert!(reason.hint.unwrap().contains("landfall migration resolve shop --env staging --force"));
+        assert!(matches!(judge(&claim(true), Some(&junk), |_, _| Word::Own, false), Turn::Take { .. }));
+    }
     assert!(matches!(judge(&claim(false), None, |_, _| Word::Own, false), Turn::Take { .. }));
 }
