@@ -22,6 +22,7 @@ use crate::error::{CliError, ExitCode};
 use crate::follow::words;
 use crate::halt::said::Said;
 use crate::plan::words::listed;
+use crate::promoters::Promoters;
 use crate::reading;
 use crate::rollout::{RolloutView, state};
 use crate::session::Session;
@@ -96,7 +97,13 @@ async fn read(
     cli: &Session,
 ) -> Result<(RolloutView, Said), CliError> {
     let see = format!("see `landfall history {app} --env {env}`");
-    let messages = bus.promotions(env, Some(app)).await?;
+    // Who may write there, and nothing else, is not to take the brake away: what nobody signed replaces no promotion.
+    let (messages, strangers) = Promoters::of(cli).believed(bus.promotions(env, Some(app)).await?);
+    if strangers > 0 {
+        cli.output.warn(format!(
+            "{strangers} promotions of {app} are left out: no promoter that is trusted here signed them; see `trusted_promoters` of the context"
+        ));
+    }
     let promotions = reading::promotions(&messages, &cli.output);
     let newest = promotions.last().map(|read| read.event.data.counter);
     let found = match counter {
@@ -124,8 +131,10 @@ async fn read(
             Err(why) => tracing::debug!(why, "an outcome is left out"),
         }
     }
-    if let Some(state) = state::read(bus, view.id, &view.promotion, &keys).await? {
-        view.rollout = Some(state);
+    match state::read(bus, view.id, &view.promotion, &keys).await {
+        Ok(state) => view.rollout = state.or(view.rollout),
+        // The hosts write over what they do not believe, and do not wait for that.
+        Err(error) => cli.output.warn(format!("how far the rollout is cannot be told: {error}")),
     }
     let promoted = messages.iter().find(|message| message.sequence == found.sequence);
     let known = known_keys(promoted, cli)?;

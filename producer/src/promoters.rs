@@ -44,6 +44,15 @@ impl Promoters {
         }
     }
 
+    /// Those that are believed, and how many are not.
+    pub fn believed(&self, messages: Vec<Delivered>) -> (Vec<Delivered>, usize) {
+        let all = messages.len();
+        let believed: Vec<Delivered> =
+            messages.into_iter().filter(|message| self.trust(message) != Trust::Stranger).collect();
+        let left_out = all - believed.len();
+        (believed, left_out)
+    }
+
     /// By the messages' sequence.
     pub fn trust_each(&self, messages: &[Delivered]) -> BTreeMap<u64, Trust> {
         messages.iter().map(|message| (message.sequence, self.trust(message))).collect()
@@ -77,6 +86,9 @@ mod tests {
         ] {
             let promoters = Promoters { keys: vec![known.public()], strict };
             assert_eq!(messages.each_ref().map(|message| promoters.trust(message)), expect);
+            let (believed, left_out) = promoters.believed(messages.to_vec());
+            let strangers = expect.iter().filter(|trust| **trust == Trust::Stranger).count();
+            assert_eq!((believed.len(), left_out), (4 - strangers, strangers));
         }
     }
 }

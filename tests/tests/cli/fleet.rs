@@ -1,8 +1,10 @@
 //! Several hosts in waves.
 
-use anyhow::Result;
-use landfall_schema::ids::EventId;
+use anyhow::{Context as _, Result};
+use landfall_schema::event::{CloudEvent, TYPE_PROMOTED};
+use landfall_schema::ids::{Counter, EventId};
 use landfall_schema::outcome::OutcomeKind;
+use landfall_schema::promotion::Promotion;
 use landfall_schema::subject;
 use landfall_tests::image::AppImage;
 use landfall_tests::stack::Stack;
@@ -89,6 +91,13 @@ async fn wave_by_wave_with_a_halt_between() -> Result<()> {
     let Job { scenario, cli } = &mut job;
     let (run, aborted) = tokio::join!(cli.run(&arguments), async {
         scenario.reaches(0, 3, OutcomeKind::BakeStarted).await?;
+        // What nobody signed replaces no promotion.
+        let newest = scenario.bus.latest_promotion(&scenario.env, &scenario.app).await?;
+        let mut forged = CloudEvent::<Promotion>::decode(&newest.context("nothing was promoted")?.body, TYPE_PROMOTED)?;
+        forged.id = EventId(uuid::Uuid::now_v7());
+        forged.data.counter = Counter(99);
+        let place = subject::promoted(&scenario.env, &scenario.app);
+        scenario.bus.publish_signed(&place, forged.id, &forged.encode()?, None, None).await?;
         cli.run(&["abort", "shop", "--reason", "never mind"]).await
     });
     let (run, aborted) = (run?, aborted?);
