@@ -9,7 +9,7 @@ use landfall_bus::{Bus, BusError, Delivered};
 use landfall_schema::Timestamp;
 use landfall_schema::event::{CloudEvent, TYPE_HALTED};
 use landfall_schema::halt::{Halt, HaltCommand};
-use landfall_schema::ids::{AppName, Counter, EnvName, HostName};
+use landfall_schema::ids::{AppName, Counter, EnvName, EventId, HostName};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::promotion::Promotion;
 use landfall_schema::rollout::{RolloutPhase, RolloutState};
@@ -49,11 +49,9 @@ pub async fn run(args: HaltArgs, command: HaltCommand, cli: &Session) -> Result<
     let bus = cli.bus().await?;
     let (view, said) = read(&bus, &env, &app, args.promotion, cli).await?;
     let promotion = &view.promotion;
-    for (key, halt) in said.doubtful.iter().filter(|(_, halt)| halt.promotion == view.id) {
-        cli.output.warn(format!(
-            "{} was said by {} ({}), signed by {key}, which is not known here; name it in `trusted_promoters` of the context if the hosts trust it",
-            named_command(halt.command), halt.author, halt.reason
-        ));
+    let id = said.next_id();
+    for warning in doubts(&view, &said, command, id) {
+        cli.output.warn(warning);
     }
     check(&view, &said, command)?;
     let halt = Halt {
@@ -66,7 +64,7 @@ pub async fn run(args: HaltArgs, command: HaltCommand, cli: &Session) -> Result<
         author: args.author.clone().unwrap_or_else(|| ci::author(&process_environment)),
     };
     let source = format!("/landfall/producer/{}", halt.author);
-    let event = CloudEvent::new(said.next_id(), source, TYPE_HALTED, Timestamp::now(), halt);
+    let event = CloudEvent::new(id, source, TYPE_HALTED, Timestamp::now(), halt);
     let body = event.encode().map_err(|error| CliError::from_error(&error).hint("shorten --reason"))?;
     let header = key.header(&body).map_err(|error| CliError::from_error(&error))?;
     let place = subject::halted(&env, &app);
@@ -164,6 +162,29 @@ fn named(promotion: &Promotion) -> String {
     format!("promotion {} ({} {})", promotion.counter, promotion.app, promotion.release)
 }
 
+/// What nobody here can judge: words by unknown keys, and whether they stand above what is said next, under the id `next`.
+fn doubts(view: &RolloutView, said: &Said, command: HaltCommand, next: EventId) -> Vec<String> {
+    let about = said.doubtful.iter().filter(|(_, _, halt)| halt.promotion == view.id);
+    let warning = |(id, key, halt): &(EventId, PublicKey, Halt)| {
+        let what = named_command(halt.command);
+        let mut text = format!(
+            "{what} was said by {} ({}), signed by {key}, which is not known here; name it in `trusted_promoters` of the context if the hosts trust it",
+            halt.author, halt.reason
+        );
+        // Nothing is refused for it: a stranger could else take the brake away.
+        let why = match halt.command {
+            HaltCommand::Abort => "an abort is not taken back",
+            _ if *id > next => "its clock goes more than an hour ahead",
+            _ => return text,
+        };
+        if command != HaltCommand::Abort {
+            text += &format!("; {why}, so those heed that {what} and not this {}", named_command(command));
+        }
+        text
+    };
+    about.map(warning).collect()
+}
+
 /// Refuses what would have no effect.
 fn check(view: &RolloutView, said: &Said, command: HaltCommand) -> Result<(), CliError> {
     let what = named(&view.promotion);
@@ -180,13 +201,13 @@ fn check(view: &RolloutView, said: &Said, command: HaltCommand) -> Result<(), Cl
     }
     let last = said.newest.as_ref().map(|(_, halt)| halt).filter(|halt| halt.promotion == view.id);
     // Of what a stranger says nobody here knows whether the hosts believe it: it forbids nothing, and may be taken back.
-    let may_be_halted = said.doubtful.iter().any(|(_, halt)| halt.promotion == view.id);
+    let may_stand_otherwise = said.doubtful.iter().any(|(_, _, halt)| halt.promotion == view.id);
     match (command, last.map(|halt| (halt.command, halt))) {
-        (HaltCommand::Resume, _) if may_be_halted => Ok(()),
         (_, Some((HaltCommand::Abort, halt))) => {
             Err(CliError::new(format!("{what} was aborted already, by {}: {}", halt.author, halt.reason))
                 .hint(format!("follow it with `landfall watch {app} --env {env}`")))
         }
+        _ if may_stand_otherwise => Ok(()),
         (HaltCommand::Resume, None | Some((HaltCommand::Resume, _))) => {
             Err(CliError::new(format!("{what} is not halted")).hint(format!("see `landfall status {app} --env {env}`")))
         }

@@ -33,7 +33,7 @@ async fn halted(bus: &Bus, event: &CloudEvent<Promotion>, cli: &Session) -> Resu
     }
     let said = Said::new(&all, env, app, &known_keys(None, cli)?);
     // Operators have keys of their own, and the hosts know better than this machine whom to believe: a halt too many costs a little waiting.
-    let newest = said.doubtful.last().map(|(_, halt)| halt).or_else(|| said.newest.as_ref().map(|(_, halt)| halt));
+    let newest = said.doubtful.last().map(|(.., halt)| halt).or_else(|| said.newest.as_ref().map(|(_, halt)| halt));
     let stands = |halt: &&Halt| halt.promotion == event.id && halt.command == HaltCommand::Halt;
     Ok(newest.filter(stands).map(|halt| format!("{} halted it: {}", halt.author, halt.reason)))
 }

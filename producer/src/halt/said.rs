@@ -8,6 +8,9 @@ use landfall_schema::ids::{AppName, EnvName, EventId};
 use landfall_schema::signature::{PublicKey, named_keys, verify};
 use uuid::{NoContext, Uuid};
 
+/// No honest clock goes further ahead. Without a limit a stranger could bring the ids to the end of time, after which nothing is newer.
+const CLOCK_AHEAD_MAX_S: u64 = 60 * 60;
+
 /// All that was said, as far as it matters.
 #[derive(Debug, Clone, Default)]
 pub struct Said {
@@ -16,7 +19,7 @@ pub struct Said {
     /// The newest word by a known key.
     pub newest: Option<(EventId, Halt)>,
     /// Newer words, whole, by keys that are not known here. Hosts may know them.
-    pub doubtful: Vec<(PublicKey, Halt)>,
+    pub doubtful: Vec<(EventId, PublicKey, Halt)>,
 }
 
 impl Said {
@@ -41,15 +44,18 @@ impl Said {
         }
         let newest = said.newest.as_ref().map(|(id, _)| *id);
         strangers.retain(|(id, ..)| newest.is_none_or(|newest| *id > newest));
-        said.doubtful = strangers.into_iter().map(|(_, key, halt)| (key, halt)).collect();
+        said.doubtful = strangers;
         said
     }
 
     /// An id for what is said next. When the last one was made by a clock that goes ahead, it comes right after it: an abort is not to fail
-    /// because of somebody else's clock.
+    /// because of somebody else's clock. Hosts may believe whom nobody knows here, so those words count as well, up to [`CLOCK_AHEAD_MAX_S`].
     pub fn next_id(&self) -> EventId {
         let now = Uuid::now_v7();
-        let Some((EventId(last), _)) = self.newest.as_ref().filter(|(last, _)| last.0 >= now) else {
+        let limit = made_at_s(now) + CLOCK_AHEAD_MAX_S;
+        let doubtful = self.doubtful.iter().map(|(id, ..)| *id).filter(|id| made_at_s(id.0) <= limit);
+        let known = self.newest.as_ref().map(|(id, _)| *id);
+        let Some(EventId(last)) = known.into_iter().chain(doubtful).max().filter(|last| last.0 >= now) else {
             return EventId(now);
         };
         let Some((seconds, nanos)) = last.get_timestamp().map(|at| at.to_unix()) else { return EventId(now) };
@@ -57,4 +63,9 @@ impl Said {
         let nanos = u32::try_from(millis % 1_000).unwrap_or(0) * 1_000_000;
         EventId(Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, millis / 1_000, nanos)))
     }
+}
+
+/// Seconds since 1970.
+fn made_at_s(id: Uuid) -> u64 {
+    id.get_timestamp().map_or(0, |at| at.to_unix().0)
 }

@@ -1,5 +1,5 @@
 #![allow(clippy::unwrap_used)]
-use landfall_schema::ids::{Digest, EventId};
+use landfall_schema::ids::Digest;
 use landfall_schema::promotion::{BundleRef, Wave};
 use landfall_schema::rollout::RolloutWord;
 use landfall_schema::signature::SigningKey;
@@ -105,6 +105,9 @@ fn the_newest_word_that_is_believed_counts() {
     assert!(check(&view, &said, HaltCommand::Abort).is_ok() && check(&view, &said, HaltCommand::Resume).is_ok());
     let (said, _) = said_by(&["s halt"], &view);
     assert!(check(&view, &said, HaltCommand::Resume).is_ok());
+    // Nor does the resume of such a one keep anybody from halting again.
+    let (said, _) = said_by(&["k halt", "s resume"], &view);
+    assert!(check(&view, &said, HaltCommand::Halt).is_ok());
 }
 
 #[test]
@@ -115,6 +118,27 @@ fn what_is_said_next_is_newer_whatever_the_clocks_say() {
     let ahead = uuid::Timestamp::from_unix(uuid::NoContext, 9_999_999_999, 999_000_000);
     said.newest.as_mut().unwrap().0 = EventId(Uuid::new_v7(ahead));
     assert!(said.next_id() > said.newest.unwrap().0);
+}
+
+#[test]
+fn what_is_said_next_is_newer_than_what_only_the_hosts_believe() {
+    let view = view(None, &[]);
+    let now = uuid::Timestamp::now(uuid::NoContext).to_unix().0;
+    let key = SigningKey::generate().public();
+    let mut said = Said::default();
+    for (minutes_ahead, is_newer) in [(10, true), (59, true), (61, false)] {
+        let made_at = uuid::Timestamp::from_unix(uuid::NoContext, now + minutes_ahead * 60, 0);
+        let id = EventId(Uuid::new_v7(made_at));
+        said.doubtful = vec![(id, key.clone(), halt(&view, HaltCommand::Halt))];
+        let next = said.next_id();
+        assert_eq!(next > id, is_newer, "{minutes_ahead} minutes ahead");
+        let told = doubts(&view, &said, HaltCommand::Resume, next);
+        assert_eq!(told[0].contains("heed that halt and not this resume"), !is_newer, "{told:?}");
+        assert!(!doubts(&view, &said, HaltCommand::Abort, next)[0].contains("and not this"));
+    }
+    said.doubtful[0].2.command = HaltCommand::Abort;
+    let told = doubts(&view, &said, HaltCommand::Resume, said.next_id());
+    assert!(told[0].contains("an abort is not taken back"), "{told:?}");
 }
 
 #[test]
