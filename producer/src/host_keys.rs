@@ -23,6 +23,8 @@ use crate::rollout::state::Rosters;
 pub struct HostKeys {
     /// Named by the context, or by the roster of a promotion.
     certain: BTreeMap<HostName, PublicKey>,
+    /// Of hosts for which the context names a new key since then: by the roster of the promotion that is spoken of.
+    former: BTreeMap<HostName, PublicKey>,
     /// What hosts say of themselves, each signed by that very key.
     announced: BTreeMap<HostName, PublicKey>,
 }
@@ -41,26 +43,28 @@ pub enum Belief {
 pub struct Believed {
     pub proven: Vec<Read<Outcome>>,
     pub claimed: Vec<Read<Outcome>>,
+    /// Left out: whole, but signed by another key than the one that is known as the host's. It may be its key of before.
+    pub disowned: Vec<Read<Outcome>>,
 }
 
 impl HostKeys {
     pub fn new(named: &BTreeMap<HostName, PublicKey>, known: &[KnownHost]) -> Self {
         let announced = known.iter().map(|known| &known.presence);
         let announced = announced.filter_map(|host| Some((host.host.clone(), PublicKey::new(&host.key).ok()?)));
-        Self { certain: named.clone(), announced: announced.collect() }
+        Self { certain: named.clone(), announced: announced.collect(), ..Self::default() }
     }
 
     /// Of the hosts of a plan alone.
     pub fn of_roster(roster: Roster) -> Self {
-        Self { certain: roster.hosts, announced: BTreeMap::new() }
+        Self { certain: roster.hosts, ..Self::default() }
     }
 
-    /// With the keys of a plan's roster, where the context names none.
+    /// With the keys of a plan's roster. Where the context names another one, both are the host's: it may have been set up anew since.
     #[must_use]
     fn with_roster(&self, roster: &Self) -> Self {
         let mut certain = roster.certain.clone();
         certain.extend(self.certain.clone());
-        Self { certain, announced: self.announced.clone() }
+        Self { certain, former: roster.certain.clone(), announced: self.announced.clone() }
     }
 
     /// With the keys of a roster, as far as its promotion is believed.
@@ -77,7 +81,7 @@ impl HostKeys {
     fn with_gaps_filled(&self, roster: &Self) -> Self {
         let mut announced = roster.certain.clone();
         announced.extend(self.announced.clone());
-        Self { certain: self.certain.clone(), announced }
+        Self { announced, ..self.clone() }
     }
 
     pub fn of(&self, host: &HostName) -> Option<&PublicKey> {
@@ -114,14 +118,17 @@ impl HostKeys {
         let signed_by = |keys: &[PublicKey]| verify(&message.body, message.signature.as_deref(), keys);
         let forged = |error| format!("an outcome of {host} is not believed, it was not signed by {host}: {error}");
         match (self.certain.get(host), self.announced.get(host)) {
-            (Some(key), announced) => match signed_by(std::slice::from_ref(key)) {
-                Ok(_) => Ok(Belief::Proven),
-                // It may have been set up anew since the plan was made.
-                Err(error) => match announced.map(|key| signed_by(std::slice::from_ref(key))) {
-                    Some(Ok(_)) => Ok(Belief::Claimed),
-                    _ => Err(forged(error)),
-                },
-            },
+            (Some(key), announced) => {
+                let keys: Vec<PublicKey> = [Some(key), self.former.get(host)].into_iter().flatten().cloned().collect();
+                match signed_by(&keys) {
+                    Ok(_) => Ok(Belief::Proven),
+                    // It may have been set up anew since the plan was made.
+                    Err(error) => match announced.map(|key| signed_by(std::slice::from_ref(key))) {
+                        Some(Ok(_)) => Ok(Belief::Claimed),
+                        _ => Err(forged(error)),
+                    },
+                }
+            }
             (None, Some(key)) if signed_by(std::slice::from_ref(key)).is_ok() => Ok(Belief::Proven),
             (None, _) => signed_by(&named_keys(message.signature.as_deref())).map(|_| Belief::Claimed).map_err(forged),
         }
@@ -206,7 +213,13 @@ impl Believed {
             match keys.judge(message, &read.event.data.host) {
                 Ok(Belief::Proven) => believed.proven.push(read),
                 Ok(Belief::Claimed) => believed.claimed.push(read),
-                Err(_) => forged.push(message),
+                Err(_) => {
+                    let named = named_keys(message.signature.as_deref());
+                    if verify(&message.body, message.signature.as_deref(), &named).is_ok() {
+                        believed.disowned.push(read);
+                    }
+                    forged.push(message);
+                }
             }
         }
         (believed, forged)

@@ -113,7 +113,8 @@ pub async fn read_past(
     let believed = Believed::sort(&said, keys, &cli.output);
     for one in &mut past {
         believed.proven.iter().for_each(|read| one.fold(&read.event.data));
-        believed.claimed.iter().for_each(|read| one.fold_claim(&read.event.data));
+        let doubtful = believed.claimed.iter().chain(&believed.disowned);
+        doubtful.for_each(|read| one.fold_claim(&read.event.data));
     }
     Ok(past)
 }

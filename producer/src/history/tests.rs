@@ -6,7 +6,7 @@ use crate::fixtures::{at, promoted, said};
 use crate::output::table;
 
 fn shown(promotions: Vec<Read<Promotion>>, ends: &[Read<Outcome>]) -> (String, Vec<String>) {
-    let ends = Believed { proven: ends.to_vec(), claimed: Vec::new() };
+    let ends = Believed { proven: ends.to_vec(), ..Believed::default() };
     let pasts = pasts(&promotions, &ends, &BTreeMap::new(), at(1_000));
     (table(&HEADER, rows(&pasts)), pasts.into_iter().map(|past| past.result).collect())
 }
@@ -54,7 +54,7 @@ fn the_last_word_of_a_rollout_is_its_result() {
         decided_by: "host-a".parse().unwrap(),
     };
     let rollouts = BTreeMap::from([(promotion.event.id, state)]);
-    let ends = Believed { proven: vec![said(2, "host-a 1 deploy.succeeded 4000")], claimed: Vec::new() };
+    let ends = Believed { proven: vec![said(2, "host-a 1 deploy.succeeded 4000")], ..Believed::default() };
     let pasts = pasts(&[promotion], &ends, &rollouts, at(10));
     assert_eq!(pasts[0].result, "succeeded_partial");
     let outcomes: Vec<&str> = pasts[0].hosts.iter().map(|host| host.outcome.as_str()).collect();
@@ -73,6 +73,7 @@ fn a_claim_is_no_result() {
     let ends = Believed {
         proven: vec![said(2, "host-a 1 deploy.succeeded 4000")],
         claimed: vec![said(3, "host-a 1 deploy.stuck 1"), said(4, "host-b 1 deploy.succeeded 4100")],
+        ..Believed::default()
     };
     let pasts = pasts(&[promoted(1, 1, &["host-a", "host-b"])], &ends, &BTreeMap::new(), at(10));
     assert_eq!(pasts[0].result, "succeeded (unverified)");

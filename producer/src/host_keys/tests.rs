@@ -63,6 +63,10 @@ fn an_outcome_is_proven_claimed_or_forged() {
     // What the context names comes first.
     let named = HostKeys::new(&[("host-a".parse().unwrap(), keys.other.public())].into(), &[]).with_roster(&roster);
     assert_eq!(named.of(&presence.host), Some(&keys.other.public()));
+    // And what the host signed before it was set up anew is not forged by that.
+    let signers = [&keys.other, &keys.roster].map(|key| named.judge(&message(Some(key)), &presence.host));
+    assert_eq!(signers, [Ok(Belief::Proven), Ok(Belief::Proven)]);
+    assert!(named.judge(&message(Some(&keys.announced)), &presence.host).is_err());
 }
 
 #[test]
@@ -72,6 +76,7 @@ fn what_is_forged_is_left_out() {
     let messages = [message(Some(&key)), message(None), message(Some(&SigningKey::generate()))];
     let (believed, forged) = Believed::sorted(&messages, |_| Some(&roster));
     assert_eq!((believed.proven.len(), believed.claimed.len(), forged.len()), (1, 0, 2));
+    assert_eq!(believed.disowned.len(), 1, "one of the two is whole");
     let (believed, forged) = Believed::sorted(&messages, |_| None);
     assert_eq!((believed.proven.len(), believed.claimed.len(), forged.len()), (0, 0, 0));
 }

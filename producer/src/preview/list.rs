@@ -155,7 +155,7 @@ mod tests {
             preview(3, "pr-3", 90_100, Intent::Remove),
             promoted(1, 4, &["host-a"]),
         ];
-        let outcomes = Believed { proven: vec![said(5, "host-a 2 deploy.succeeded")], claimed: Vec::new() };
+        let outcomes = Believed { proven: vec![said(5, "host-a 2 deploy.succeeded")], ..Believed::default() };
         let lines = lines(&promotions, &outcomes, at(100));
         let expect = "\
 APP   PREVIEW  RELEASE  BY  STATE    UNTIL (UTC)                    HOSTS

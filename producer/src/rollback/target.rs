@@ -29,7 +29,7 @@ impl FromStr for To {
 pub struct Past {
     view: RolloutView,
     trust: Trust,
-    /// A host whose key nobody here knows says that it succeeded there.
+    /// A host says that it succeeded there, by a key that nobody here knows as its own.
     claimed: bool,
 }
 
@@ -154,7 +154,9 @@ pub fn check(target: &Past) -> Result<Option<String>, CliError> {
     } else if target.serves_somewhere() {
         Ok(Some(format!("{what} succeeded on some of its hosts only")))
     } else if target.claimed {
-        Ok(Some(format!("that {what} worked cannot be verified: nobody here knows the key of the host that says so")))
+        Ok(Some(format!(
+            "that {what} worked cannot be verified: the key that signed it is not known here as the host's"
+        )))
     } else {
         let hint = format!("choose another with `landfall history {app} --env {env}`, or promote it again");
         Err(CliError::new(format!("{what} never worked, so it is nothing to go back to"))

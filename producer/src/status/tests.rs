@@ -9,7 +9,7 @@ use crate::output::table;
 fn shown(promotion: Read<Promotion>, outcomes: Vec<Read<Outcome>>, present: Vec<Read<Presence>>) -> (String, bool) {
     shown_of(Facts {
         promotions: vec![promotion],
-        outcomes: Believed { proven: outcomes, claimed: Vec::new() },
+        outcomes: Believed { proven: outcomes, ..Believed::default() },
         present,
         ..Facts::default()
     })
@@ -102,6 +102,7 @@ fn a_claim_is_shown_as_a_claim_and_never_beside_a_proof() {
                 said(22, "host-b 2 release.committed"),
                 said(23, "host-b 2 deploy.succeeded"),
             ],
+            ..Believed::default()
         },
         ..Facts::default()
     };
@@ -123,7 +124,7 @@ fn a_host_with_another_key_than_the_plan_has_is_not_simply_believed() {
     ));
     let facts = Facts {
         promotions: vec![promoted(5, 2, &["host-a"])],
-        outcomes: Believed { proven: vec![said(10, "host-a 2 release.committed")], claimed: Vec::new() },
+        outcomes: Believed { proven: vec![said(10, "host-a 2 release.committed")], ..Believed::default() },
         present: vec![present(90, "host-a", Some(9))],
         keys: [("shop".parse().unwrap(), keys)].into(),
         ..Facts::default()
@@ -141,7 +142,7 @@ fn hosts_that_the_rollout_never_came_to_are_untouched() {
     third.event.data.host = "host-c".parse().unwrap();
     let facts = Facts {
         promotions: vec![promoted(5, 2, &["host-a", "host-b", "host-c"])],
-        outcomes: Believed { proven: vec![said(19, "host-a 2 deploy.failed"), never, third], claimed: Vec::new() },
+        outcomes: Believed { proven: vec![said(19, "host-a 2 deploy.failed"), never, third], ..Believed::default() },
         ..Facts::default()
     };
     let app = apps_of(facts).remove(0);
