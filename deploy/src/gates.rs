@@ -10,7 +10,7 @@ pub mod freeze;
 
 use landfall_schema::Timestamp;
 use landfall_schema::gates::{Absolution, Approval, Condemned, CondemnedList, EnvironmentPolicy, Freeze, fingerprint};
-use landfall_schema::ids::{Digest, EventId};
+use landfall_schema::ids::{Digest, EnvName, EventId};
 use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::promotion::{Intent, Promotion};
 use landfall_schema::signature::PublicKey;
@@ -101,6 +101,9 @@ impl Facts<'_> {
         }
         match self.approvals(policy)? {
             Approvals::Rejected { by, note } => Some(rejected(self.promotion, &by, &note, &policy.author)),
+            Approvals::Impossible { people, need } => {
+                Some(impossible_rule(&self.promotion.env, people, need, &policy.author))
+            }
             Approvals::Enough | Approvals::Missing { .. } => None,
         }
     }
@@ -197,6 +200,14 @@ fn rejected(promotion: &Promotion, by: &str, note: &str, author: &str) -> Reason
         "{by} rejected {app} {release} (promotion {counter}), as the policy of {env} by {author} lets them{why}"
     );
     Reason::new(ReasonCode::Rejected, text).hint(format!("talk to {by}, then promote again"))
+}
+
+/// What to do about a rule that asks for more people than it names.
+pub fn impossible_rule(env: &EnvName, people: usize, need: u32, author: &str) -> Reason {
+    let text =
+        format!("{env} needs {need} approvals (policy by {author}), and its policy names {people} different people");
+    Reason::new(ReasonCode::PolicyUnreadable, text)
+        .hint(format!("mend it and run `landfall policy apply FILE --env {env}`"))
 }
 
 fn unusable_window(promotion: &Promotion, error: &freeze::WindowError) -> Reason {

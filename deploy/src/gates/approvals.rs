@@ -19,6 +19,11 @@ pub enum Approvals {
         by: String,
         note: String,
     },
+    /// The rule names fewer people than it needs, so it is never fulfilled.
+    Impossible {
+        people: usize,
+        need: u32,
+    },
 }
 
 /// Whether two entries are of one person: somebody with two keys, or two names for one key, counts once.
@@ -43,6 +48,9 @@ pub fn count(
     {
         return Approvals::Rejected { by: by.name.clone(), note: said.data.note.clone() };
     }
+    if let Some(impossible) = impossible(rule) {
+        return impossible;
+    }
     let is_approval = said.is_some_and(|said| said.data.verdict == ApprovalVerdict::Approved);
     let promoters: Vec<&Approver> = rule.of.iter().filter(|one| promoted_by.contains(&one.key)).collect();
     let others = || rule.of.iter().filter(|one| !promoters.iter().any(|promoter| is_same_person(promoter, one)));
@@ -57,6 +65,12 @@ pub fn count(
         need: rule.need,
         waiting_for: missing.into_iter().map(|approver| approver.name.clone()).collect(),
     }
+}
+
+/// [`Approvals::Impossible`] for a rule that nobody can fulfil. None is put into force any more, but one may be from before.
+pub fn impossible(rule: &ApprovalRule) -> Option<Approvals> {
+    let (people, need) = (distinct(rule.of.iter()).len(), rule.need);
+    u32::try_from(people).is_ok_and(|people| people < need).then_some(Approvals::Impossible { people, need })
 }
 
 /// Each person once, by the first entry.

@@ -310,6 +310,14 @@ fn approvals() {
     check(&world, "by the second of two keys", "wait: 1 of 2 approvals: waiting for cid");
     world.promoted_by = vec![world.keys.people[0].public()];
     check(&world, "the author approves with another key", "wait: 0 of 2 approvals: waiting for cid");
+    world.policy().approvals.as_mut().unwrap().of.pop();
+    check(
+        &world,
+        "fewer people than it needs",
+        "policy_unreadable: production needs 2 approvals (policy by ann): names 1 different people: landfall policy apply",
+    );
+    world.is_way_back = true;
+    check(&world, "the way back asks nobody", "pass");
 }
 
 fn a_freeze(app: Option<&str>) -> Freeze {

@@ -3,9 +3,11 @@
 use clap::Args;
 use landfall_bus::Bus;
 use landfall_deploy::gates::approvals::{Approvals, count};
+use landfall_deploy::gates::impossible_rule;
 use landfall_schema::event::TYPE_APPROVED;
 use landfall_schema::gates::{Approval, ApprovalRule, ApprovalVerdict, Approver};
 use landfall_schema::ids::{AppName, Counter, Digest, EnvName};
+use landfall_schema::outcome::Reason;
 use landfall_schema::promotion::Promotion;
 use landfall_schema::signature::{PublicKey, SigningKey, decode_header};
 use landfall_schema::subject;
@@ -71,6 +73,10 @@ pub async fn run(args: ApproveArgs, cli: &Session) -> Result<ExitCode, CliError>
             return Err(CliError::new(format!("{by} has rejected {app} {release} (promotion {counter}): {note}"))
                 .hint(format!("talk to {by}; `landfall promote {app}` makes a new promotion"))
                 .exit(ExitCode::Refused));
+        }
+        Approvals::Impossible { people, need } => {
+            let Reason { message, hint, .. } = impossible_rule(&case.env, people, need, &case.policy_author);
+            return Err(CliError::new(message).hint(hint.unwrap_or_default()).exit(ExitCode::Refused));
         }
         Approvals::Enough | Approvals::Missing { .. } => {}
     }
@@ -181,6 +187,7 @@ impl Case {
             Approvals::Enough => ("approved", self.rule.need, Vec::new()),
             Approvals::Missing { have, waiting_for, .. } => ("waiting", have, waiting_for),
             Approvals::Rejected { .. } => ("rejected", 0, Vec::new()),
+            Approvals::Impossible { .. } => ("impossible", 0, Vec::new()),
         };
         if cli.output.is_json() {
             cli.output.json(&serde_json::json!({

@@ -1,6 +1,7 @@
 //! Asks the environment's rules before a promotion is published. The hosts ask them again, and theirs is the last word.
 
 use landfall_bus::Bus;
+use landfall_deploy::gates::approvals::impossible;
 use landfall_deploy::gates::{Facts, Gate, judge};
 use landfall_schema::Timestamp;
 use landfall_schema::event::CloudEvent;
@@ -37,8 +38,11 @@ pub async fn check(bus: &Bus, event: &CloudEvent<Promotion>, cli: &Session) -> R
         }
         _ => Vec::new(),
     };
-    // Nobody can have approved what is not published yet.
-    let without_approvals = policy.clone().map(|policy| EnvironmentPolicy { approvals: None, ..policy });
+    // Nobody can have approved what is not published yet; a rule that nobody can fulfil is told at once.
+    let before_approvals = policy.clone().map(|policy| EnvironmentPolicy {
+        approvals: policy.approvals.filter(|rule| impossible(rule).is_some()),
+        ..policy
+    });
     let gate = judge(&Facts {
         promotion,
         id: event.id,
@@ -47,7 +51,7 @@ pub async fn check(bus: &Bus, event: &CloudEvent<Promotion>, cli: &Session) -> R
         now: Timestamp::now(),
         condemned: condemned.as_ref(),
         absolved: &absolved,
-        policy: without_approvals.as_ref(),
+        policy: before_approvals.as_ref(),
         freezes: &freezes,
         approval: None,
         // `landfall rollback` has looked whether it ever worked; on which host, the hosts know best.
