@@ -70,7 +70,7 @@ pub async fn resolve(args: ResolveArgs, cli: &Session) -> Result<ExitCode, CliEr
     let mut lease = match opened(&entry, &env, of) {
         // What a lease that is not believed says of its place among the promotions is not repeated under this signature.
         Ok(lease) if args.force && !matches!(lease.phase, LeasePhase::Running) => {
-            MigrationLease { counter: Counter::NONE, ..lease }
+            MigrationLease { env: env.clone(), database: of.database.clone(), counter: Counter::NONE, ..lease }
         }
         Ok(lease) if matches!(lease.phase, LeasePhase::Unknown { .. }) => lease,
         Ok(lease) => {

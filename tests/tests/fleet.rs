@@ -4,6 +4,7 @@
 
 mod away;
 mod gates;
+mod migrations;
 mod parts;
 mod race;
 mod waves;
