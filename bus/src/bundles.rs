@@ -55,6 +55,11 @@ impl Bus {
 
     async fn read_bundle(&self, digest: &Digest) -> Result<Vec<u8>, BusError> {
         let failed = |error| BusError::FetchBundle { digest: digest.clone(), source: self.cause(error) };
+        #[cfg(feature = "simulation")]
+        if let Some(server) = self.simulated() {
+            let found = server.bundle(digest).await.map_err(|error| failed(error.into()))?;
+            return found.ok_or_else(|| BusError::BundleMissing { digest: digest.clone() });
+        }
         let store = self.bundle_store().await.map_err(failed)?;
         let object = match store.get(object_name(digest)).await {
             Ok(object) => object,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::connection::State;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::{Client, Event, jetstream};
 
@@ -34,6 +35,9 @@ pub struct ConnectOptions {
     pub nkey_seed: Option<String>,
     /// A PEM file with further certificate authorities.
     pub ca: Option<PathBuf>,
+    /// In place of all this.
+    #[cfg(feature = "simulation")]
+    pub simulated: Option<Arc<dyn crate::simulated::Server>>,
 }
 
 impl fmt::Debug for ConnectOptions {
@@ -55,7 +59,17 @@ type Complaints = Arc<Mutex<Option<Complaint>>>;
 
 /// The bus; cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Bus {
+pub struct Bus(Way);
+
+#[derive(Debug, Clone)]
+enum Way {
+    Nats(Nats),
+    #[cfg(feature = "simulation")]
+    Simulated(Arc<dyn crate::simulated::Server>),
+}
+
+#[derive(Debug, Clone)]
+struct Nats {
     client: Client,
     jetstream: jetstream::Context,
     complaints: Complaints,
@@ -67,6 +81,13 @@ impl Bus {
     /// # Errors
     /// [`BusError::Address`], [`BusError::Credentials`], [`BusError::Connect`].
     pub async fn connect(options: &ConnectOptions) -> Result<Self, BusError> {
+        #[cfg(feature = "simulation")]
+        if let Some(server) = &options.simulated {
+            return match server.is_connected() {
+                true => Ok(Self(Way::Simulated(Arc::clone(server)))),
+                false => Err(BusError::Simulated),
+            };
+        }
         let addresses = options
             .url
             .split(',')
@@ -81,27 +102,56 @@ impl Bus {
             .map_err(|source| BusError::Connect { url: shown_url(&options.url), source })?;
         let jetstream =
             ContextBuilder::new().timeout(REQUEST_TIMEOUT).ack_timeout(REQUEST_TIMEOUT).build(client.clone());
-        Ok(Self { client, jetstream, complaints })
+        Ok(Self(Way::Nats(Nats { client, jetstream, complaints })))
     }
 
     pub fn jetstream(&self) -> &jetstream::Context {
-        &self.jetstream
+        &self.nats().jetstream
     }
 
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.nats().client
+    }
+
+    /// Whether the connection stands at this moment.
+    pub fn is_connected(&self) -> bool {
+        #[cfg(feature = "simulation")]
+        if let Some(server) = self.simulated() {
+            return server.is_connected();
+        }
+        self.client().connection_state() == State::Connected
+    }
+
+    fn nats(&self) -> &Nats {
+        match &self.0 {
+            Way::Nats(nats) => nats,
+            #[cfg(feature = "simulation")]
+            Way::Simulated(_) => unimplemented!("nobody asks a simulated server for this"),
+        }
+    }
+
+    #[cfg(feature = "simulation")]
+    pub(crate) fn simulated(&self) -> Option<&Arc<dyn crate::simulated::Server>> {
+        match &self.0 {
+            Way::Nats(_) => None,
+            Way::Simulated(server) => Some(server),
+        }
     }
 
     /// The error together with what the server has just complained about.
     pub(crate) fn cause(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Cause {
-        let complaint = self.complaints.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        #[cfg(feature = "simulation")]
+        if self.simulated().is_some() {
+            return Cause::new(source, None);
+        }
+        let complaint = self.nats().complaints.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let recent = complaint.filter(|complaint| complaint.at.elapsed() < COMPLAINT_MAX_AGE);
         Cause::new(source, recent.map(|complaint| complaint.text))
     }
 
     /// A name that no other consumer has.
     pub(crate) fn unique_name(&self, prefix: &str) -> String {
-        let inbox = self.client.new_inbox();
+        let inbox = self.client().new_inbox();
         let token = inbox.rsplit('.').next().unwrap_or(&inbox);
         format!("{prefix}-{token}")
     }

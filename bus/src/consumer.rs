@@ -1,18 +1,55 @@
 //! What an executor reads: its durable consumer on the register, the sweep past all consumers, and who is present.
 
+use std::time::Duration;
+
 use async_nats::jetstream::consumer::pull::Config as PullConfig;
 use async_nats::jetstream::consumer::{AckPolicy, Config as ConsumerConfig, Consumer, DeliverPolicy};
-use futures_util::TryStreamExt as _;
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use landfall_schema::ids::{EnvName, HostName};
 use landfall_schema::layout::{self, ACK_WAIT, DESIRED, PRESENCE};
 use landfall_schema::subject;
 
 use crate::connection::Bus;
 use crate::delivered::Delivered;
-use crate::error::BusError;
+use crate::error::{BusError, Cause};
 use crate::layout::{Setting, listed};
+use crate::receipt::Receipt;
+
+/// Messages that are asked for at once; a host takes about one per application.
+const PULL_MESSAGES: usize = 32;
+/// The server tells twice in this time that a pull is alive.
+const PULL_HEARTBEAT: Duration = Duration::from_secs(5);
 
 impl Bus {
+    /// Promotions for the host as its durable delivers them, each with its receipt. Ends with an error when something is wrong.
+    ///
+    /// # Errors
+    /// As [`Self::executor_consumer`].
+    pub async fn deliveries(
+        &self,
+        env: &EnvName,
+        host: &HostName,
+    ) -> Result<BoxStream<'static, Result<(Delivered, Receipt), BusError>>, BusError> {
+        let name = layout::executor_consumer(env, host);
+        let bus = self.clone();
+        let failed = move |source: Cause| BusError::Consumer { name: name.clone(), source };
+        #[cfg(feature = "simulation")]
+        if let Some(server) = self.simulated() {
+            let delivered = server.promotions(env, host).await.map_err(|error| failed(self.cause(error)))?;
+            return Ok(delivered.map(move |next| next.map_err(|error| failed(bus.cause(error)))).boxed());
+        }
+        let consumer = self.executor_consumer(env, host).await?;
+        let messages = consumer.stream().max_messages_per_batch(PULL_MESSAGES).heartbeat(PULL_HEARTBEAT).messages();
+        let messages = messages.await.map_err(|error| failed(self.cause(error)))?;
+        let delivered = messages.map(move |message| {
+            let message = message.map_err(|error| failed(bus.cause(error)))?;
+            let delivered = Delivered::from_consumer(&message).map_err(|error| failed(bus.cause(error)))?;
+            Ok((delivered, Receipt::nats(message)))
+        });
+        Ok(delivered.boxed())
+    }
+
     /// The host's durable on the register: the newest promotion per application, acknowledged one by one, kept for ever.
     ///
     /// # Errors
@@ -68,6 +105,10 @@ impl Bus {
 
     async fn last_per_subject(&self, stream_name: &str, filter: &str) -> Result<Vec<Delivered>, BusError> {
         let failed = |source| BusError::Sweep { filter: filter.to_owned(), source };
+        #[cfg(feature = "simulation")]
+        if let Some(server) = self.simulated() {
+            return server.read(stream_name, filter, true).await.map_err(|error| failed(self.cause(error)));
+        }
         let stream =
             self.jetstream().get_stream_no_info(stream_name).await.map_err(|error| failed(self.cause(error)))?;
         let listing = stream.info_with_subjects(filter).await.map_err(|error| failed(self.cause(error)))?;

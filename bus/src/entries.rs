@@ -5,11 +5,14 @@ use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use landfall_schema::Timestamp;
 
 use crate::connection::Bus;
 use crate::error::BusError;
+#[cfg(feature = "simulation")]
+use crate::simulated::Outgoing;
 
 /// One entry as the leader holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +51,12 @@ impl Bus {
         expected_revision: u64,
     ) -> Result<u64, BusError> {
         let subject = subject(bucket, key);
+        #[cfg(feature = "simulation")]
+        if let Some(server) = self.simulated() {
+            let message =
+                Outgoing { subject: subject.clone(), body, expected: Some(expected_revision), ..Outgoing::default() };
+            return server.publish(message).await.map_err(|why| self.not_taken(why, subject));
+        }
         let mut headers = HeaderMap::new();
         headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected_revision.to_string());
         let message = PublishMessage::build().headers(headers).payload(body);
@@ -64,12 +73,16 @@ impl Bus {
     ///
     /// # Errors
     /// [`BusError::Hear`].
-    pub async fn hear(&self, subject: String) -> Result<impl Stream<Item = ()> + Send + Unpin + use<>, BusError> {
+    pub async fn hear(&self, subject: String) -> Result<BoxStream<'static, ()>, BusError> {
         let failed = |source| BusError::Hear { subject: subject.clone(), source };
+        #[cfg(feature = "simulation")]
+        if let Some(server) = self.simulated() {
+            return server.hear(subject.clone()).await.map_err(|error| failed(self.cause(error)));
+        }
         let heard = self.client().subscribe(subject.clone()).await.map_err(|error| failed(self.cause(error)))?;
         // Without it the server may learn of the subscription after what follows.
         self.client().flush().await.map_err(|error| failed(self.cause(error)))?;
-        Ok(heard.map(|_| ()))
+        Ok(heard.map(|_| ()).boxed())
     }
 }
 

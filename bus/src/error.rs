@@ -64,6 +64,9 @@ impl Error for Cause {}
 
 #[derive(Debug, Error)]
 pub enum BusError {
+    #[cfg(feature = "simulation")]
+    #[error("the simulated server is away")]
+    Simulated,
     #[error("{url:?} is not the address of a NATS server")]
     Address { url: String, source: std::io::Error },
     #[error("cannot read the NATS credentials {}", path.display())]
@@ -122,6 +125,8 @@ impl BusError {
             Self::BundleOversized { .. } => "compose files are meant to be small: move data out of them",
             Self::Raced { .. } => "look at `landfall status`, then promote again if yours should win",
             Self::Encode(_) | Self::Sign(_) => return None,
+            #[cfg(feature = "simulation")]
+            Self::Simulated => return None,
             Self::Create { source, .. } | Self::Change { source, .. } => source
                 .hint()
                 .unwrap_or("the server refused it; what differs must be changed by hand, nothing was deleted"),

@@ -3,7 +3,7 @@
 //!
 //! In reading order: [`connection`] connects and holds the handles; [`layout`] compares streams and buckets with the server and creates
 //! them; [`promotions`] writes and reads releases; [`outcomes`] follows what hosts say; [`consumer`] is an executor's durable and its
-//! sweep; [`entries`] are the key-value buckets; [`bundles`] keeps compose files; [`delivered`] is a message as it was read; [`error`] names every operation that can fail.
+//! sweep; [`entries`] are the key-value buckets; [`bundles`] keeps compose files; [`delivered`] is a message as it was read, [`receipt`] settles it; [`error`] names every operation that can fail.
 
 pub mod bundles;
 pub mod connection;
@@ -14,6 +14,9 @@ pub mod error;
 pub mod layout;
 pub mod outcomes;
 pub mod promotions;
+pub mod receipt;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 
 pub use connection::{Bus, ConnectOptions};
 pub use delivered::Delivered;
@@ -21,3 +24,4 @@ pub use entries::Entry;
 pub use error::BusError;
 pub use layout::{LayoutChange, Setting};
 pub use outcomes::OutcomesFrom;
+pub use receipt::{Receipt, Settlement};

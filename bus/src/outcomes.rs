@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::{Config as PullConfig, OrderedConfig};
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
 use landfall_schema::layout::OUTCOMES;
 
 use crate::connection::{Bus, REQUEST_TIMEOUT};
@@ -38,7 +39,7 @@ impl Bus {
         &self,
         filter: String,
         from: OutcomesFrom,
-    ) -> Result<impl Stream<Item = Result<Delivered, BusError>> + Send + Unpin + use<>, BusError> {
+    ) -> Result<BoxStream<'static, Result<Delivered, BusError>>, BusError> {
         self.outcomes_among(vec![filter], from).await
     }
 
@@ -50,9 +51,18 @@ impl Bus {
         &self,
         filters: Vec<String>,
         from: OutcomesFrom,
-    ) -> Result<impl Stream<Item = Result<Delivered, BusError>> + Send + Unpin + use<>, BusError> {
+    ) -> Result<BoxStream<'static, Result<Delivered, BusError>>, BusError> {
         let filter = filters.join(", ");
         let failed = |source: Cause| BusError::Follow { filter: filter.clone(), source };
+        #[cfg(feature = "simulation")]
+        if let Some(server) = self.simulated() {
+            let followed = server.follow(filters, from).await.map_err(|error| failed(self.cause(error)))?;
+            let bus = self.clone();
+            let told = followed.map(move |said| {
+                said.map_err(|error| BusError::Follow { filter: filter.clone(), source: bus.cause(error) })
+            });
+            return Ok(told.boxed());
+        }
         let stream = self.jetstream().get_stream(OUTCOMES).await.map_err(|error| failed(self.cause(error)))?;
         // "New" is turned into a number: an ordered consumer that is made again before its first message would else skip some.
         let from_sequence = |start_sequence| DeliverPolicy::ByStartSequence { start_sequence };
@@ -76,11 +86,12 @@ impl Bus {
         let consumer = stream.create_consumer(config).await.map_err(|error| failed(self.cause(error)))?;
         let messages = consumer.messages().await.map_err(|error| failed(self.cause(error)))?;
         let bus = self.clone();
-        Ok(messages.map(move |message| {
+        let told = messages.map(move |message| {
             let failed = |source| BusError::Follow { filter: filter.clone(), source };
             let message = message.map_err(|error| failed(bus.cause(error)))?;
             Delivered::from_consumer(&message).map_err(|error| failed(bus.cause(error)))
-        }))
+        });
+        Ok(told.boxed())
     }
 
     /// Every outcome under the filter up to now, oldest first.
@@ -107,6 +118,11 @@ impl Bus {
         deliver_policy: DeliverPolicy,
     ) -> Result<Vec<Delivered>, BusError> {
         let failed = |source: Cause| BusError::ReadHistory { filter: filter.to_owned(), source };
+        #[cfg(feature = "simulation")]
+        if let Some(server) = self.simulated() {
+            let newest_of_each = matches!(deliver_policy, DeliverPolicy::LastPerSubject);
+            return server.read(stream, filter, newest_of_each).await.map_err(|error| failed(self.cause(error)));
+        }
         let stream = self.jetstream().get_stream_no_info(stream).await.map_err(|error| failed(self.cause(error)))?;
         let name = self.unique_name("read");
         let config = PullConfig {

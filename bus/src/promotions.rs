@@ -17,6 +17,8 @@ use landfall_schema::subject::{self, Subject};
 use crate::connection::Bus;
 use crate::delivered::Delivered;
 use crate::error::BusError;
+#[cfg(feature = "simulation")]
+use crate::simulated::{NotTaken, Outgoing};
 
 /// How often one message is sent when the acknowledgement does not come; its id makes the repetition harmless.
 const PUBLISH_ATTEMPTS_MAX: u32 = 3;
@@ -122,6 +124,25 @@ impl Bus {
 
     async fn publish(&self, subject: &Subject, headers: HeaderMap, body: Bytes) -> Result<u64, BusError> {
         let mut attempt = 1;
+        #[cfg(feature = "simulation")]
+        if let Some(server) = self.simulated() {
+            let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+            loop {
+                let message = Outgoing {
+                    subject: subject.to_string(),
+                    id: header(NATS_MESSAGE_ID.as_ref()),
+                    signature: header(HEADER_SIGNATURE),
+                    traceparent: header(HEADER_TRACEPARENT),
+                    body: body.clone(),
+                    expected: header(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE.as_ref()).and_then(|text| text.parse().ok()),
+                };
+                match server.publish(message).await {
+                    Ok(sequence) => return Ok(sequence),
+                    Err(NotTaken::TimedOut) if attempt < PUBLISH_ATTEMPTS_MAX => attempt += 1,
+                    Err(why) => return Err(self.not_taken(why, subject.to_string())),
+                }
+            }
+        }
         loop {
             let message = PublishMessage::build().headers(headers.clone()).payload(body.clone());
             let sent = self.jetstream().send_publish(subject.to_string(), message).await;
@@ -140,9 +161,21 @@ impl Bus {
         }
     }
 
+    #[cfg(feature = "simulation")]
+    pub(crate) fn not_taken(&self, why: NotTaken, subject: String) -> BusError {
+        match why {
+            NotTaken::Raced => BusError::Raced { subject },
+            NotTaken::TimedOut => BusError::Publish { subject, source: self.cause("timed out") },
+        }
+    }
+
     /// The last message of one subject, read from the stream's leader.
     pub(crate) async fn last_message(&self, stream: &str, subject: &str) -> Result<Option<Delivered>, BusError> {
         let failed = |source| BusError::ReadLatest { subject: subject.to_owned(), source };
+        #[cfg(feature = "simulation")]
+        if let Some(server) = self.simulated() {
+            return server.last(stream, subject).await.map_err(|error| failed(self.cause(error)));
+        }
         let stream = self.jetstream().get_stream_no_info(stream).await.map_err(|error| failed(self.cause(error)))?;
         match stream.get_last_raw_message_by_subject(subject).await {
             Ok(message) => Ok(Some(Delivered::from_stream(message))),

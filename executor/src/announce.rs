@@ -20,9 +20,9 @@ use landfall_schema::signature::{DsseEnvelope, PublicKey, SignatureError, Signin
 use landfall_schema::subject::{self, Subject};
 use serde::Serialize;
 use thiserror::Error;
-use uuid::Uuid;
 
 use crate::intake::{MessageId, Refused};
+use crate::world;
 
 /// Most bytes of a foreign signature header, or subject, that a dead letter keeps.
 const FOREIGN_MAX_BYTES: usize = 4 * 1024;
@@ -80,7 +80,7 @@ impl Announcer {
         now: Timestamp,
         traceparent: Option<&str>,
     ) -> Result<Announcement, AnnounceError> {
-        self.outcome_as(EventId(Uuid::now_v7()), outcome, now, traceparent)
+        self.outcome_as(world::new_id(), outcome, now, traceparent)
     }
 
     /// What was decided about a rollout. Whoever tells of the same decision uses the same id, so that it counts once.
@@ -170,7 +170,7 @@ impl Announcer {
             body_bytes: message.body.len() as u64,
             signature: message.signature.as_deref().map(cut),
         };
-        let (id, subject) = (EventId(Uuid::now_v7()), subject::dead_letter(&self.env, &self.host));
+        let (id, subject) = (world::new_id(), subject::dead_letter(&self.env, &self.host));
         let event = self.event(id, subject, TYPE_DEAD_LETTER.to_owned(), now, &letter)?;
         Ok(Announcement { traceparent: message.traceparent.clone(), ..event })
     }
@@ -178,7 +178,7 @@ impl Announcer {
     /// # Errors
     /// As [`Self::outcome`].
     pub fn presence(&self, presence: &Presence, now: Timestamp) -> Result<Announcement, AnnounceError> {
-        let (id, subject) = (EventId(Uuid::now_v7()), subject::presence(&self.env, &self.host));
+        let (id, subject) = (world::new_id(), subject::presence(&self.env, &self.host));
         self.event(id, subject, TYPE_PRESENCE.to_owned(), now, presence)
     }
 
@@ -207,7 +207,7 @@ impl Announcer {
     }
 
     fn envelope<T: Serialize>(&self, kind: &str, now: Timestamp, data: &T) -> Result<Vec<u8>, AnnounceError> {
-        let id = EventId(Uuid::now_v7());
+        let id = world::new_id();
         let source = format!("/landfall/host/{}", self.host);
         let payload = CloudEvent::new(id, source, kind, now, data).encode()?;
         let envelope = DsseEnvelope::new(&payload, vec![self.key.sign(&payload)?]);

@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use landfall_bus::Delivered;
+use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
+use landfall_bus::{ConnectOptions, Delivered};
 use landfall_deploy::Order;
 use landfall_schema::ids::{AppName, Counter};
 use landfall_schema::layout::ACK_PROGRESS_INTERVAL;
 use landfall_schema::outcome::Reason;
+use landfall_schema::signature::SigningKey;
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -32,7 +34,9 @@ use crate::link::{Delivery, Link, connect_options};
 use crate::outbox::{Outbox, OutboxBell};
 use crate::presence::Beat;
 use crate::settle::Held;
+use crate::site::{DockerHost, Means, Site};
 use crate::worker::Shared;
+use crate::world::within;
 
 use workers::Workers;
 
@@ -69,7 +73,24 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let signals = Signals::listen().map_err(DaemonError::Signals)?;
     let state = StateDir::open(&config.state_dir)?;
     let key = state.host_key()?;
-    let journal = Journal::open(state.path()).await?;
+    let options = connect_options(&config.bus, &config.host).map_err(DaemonError::Password)?;
+    let ended = run_on(DockerHost, config, key, options, signals).await;
+    drop(state);
+    ended
+}
+
+/// On a given machine, until a signal. The state directory is the caller's.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on<S: Site>(
+    site: S,
+    config: Config,
+    key: SigningKey,
+    options: ConnectOptions,
+    signals: Signals,
+) -> Result<(), DaemonError> {
+    let journal = Journal::open(&config.state_dir).await?;
     let unfinished = journal.unfinished(&config.host).await?;
     info!(
         host = %config.host, env = %config.env, key = %key.public(), apps = config.apps.len(), unfinished = unfinished.len(),
@@ -80,39 +101,46 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
     let announcer = Arc::new(Announcer::new(config.env.clone(), config.host.clone(), key));
     let previews = journal.previews(&config.env, &config.host).await?;
-    let daemon = Daemon::start(config, journal, announcer, unfinished, &previews)?;
+    let daemon = Daemon::start(Arc::new(site), config, journal, announcer, options, unfinished, &previews)?;
     daemon.resume_rollouts().await?;
-    let ended = daemon.run(signals).await;
-    drop(state);
-    ended
+    daemon.run(signals).await
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
+/// The signals that ask the daemon to end, by name.
+pub struct Signals(BoxStream<'static, &'static str>);
 
 impl Signals {
     fn listen() -> Result<Self, std::io::Error> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self(stream::select(every(terminate, "SIGTERM"), every(interrupt, "SIGINT")).boxed()))
     }
 
+    /// From elsewhere than the system.
+    pub fn of(signals: BoxStream<'static, &'static str>) -> Self {
+        Self(signals)
+    }
+
+    /// Never resolves again once nobody can send any.
     async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        match self.0.next().await {
+            Some(signal) => signal,
+            None => std::future::pending().await,
         }
     }
 }
 
-struct Daemon {
+fn every(signal: Signal, name: &'static str) -> impl Stream<Item = &'static str> + Send {
+    stream::unfold(signal, move |mut signal| async move { signal.recv().await.map(|()| (name, signal)) })
+}
+
+struct Daemon<S> {
     config: Arc<Config>,
     journal: Journal,
     announcer: Arc<Announcer>,
     bell: OutboxBell,
     held: Held,
     fleet: Fleet,
-    workers: Workers,
+    workers: Workers<S>,
     deliveries: mpsc::Receiver<Delivery>,
     sweeps: mpsc::Receiver<Vec<Delivered>>,
     missed: mpsc::Receiver<Missed>,
@@ -131,11 +159,13 @@ struct Daemon {
     flushing: CancellationToken,
 }
 
-impl Daemon {
+impl<S: Site> Daemon<S> {
     fn start(
+        site: Arc<S>,
         config: Config,
         journal: Journal,
         announcer: Arc<Announcer>,
+        options: ConnectOptions,
         unfinished: Vec<Unfinished>,
         previews: &[Order],
     ) -> Result<Self, DaemonError> {
@@ -146,7 +176,6 @@ impl Daemon {
         let (swept, sweeps) = mpsc::channel(1);
         let (miss, missed) = mpsc::channel(DELIVERIES_QUEUE);
         let (settle, settled) = mpsc::unbounded_channel();
-        let options = connect_options(&config.bus, &config.host).map_err(DaemonError::Password)?;
         let link =
             Link { options, env: config.env.clone(), host: config.host.clone(), deliveries: deliver, sweeps: swept };
         let bus = link.start(draining.clone());
@@ -183,27 +212,29 @@ impl Daemon {
             missed: miss,
             stop: draining.clone(),
         });
-        let workers = Workers::start(Arc::clone(&config), shared, bus.clone(), &fleet, &gates, unfinished, previews)?;
+        let means = Means {
+            config: Arc::clone(&config),
+            bus: bus.clone(),
+            fleet: fleet.clone(),
+            gates,
+            announcer: Arc::clone(&announcer),
+        };
+        let workers = Workers::start(Arc::clone(&site), means, shared, unfinished, previews)?;
         let beat = Beat {
-            env: config.env.clone(),
-            host: config.host.clone(),
-            labels: config.labels.clone(),
-            apps: config.apps.keys().cloned().collect(),
-            previews: config.previews.keys().cloned().collect(),
-            state_dir: config.state_dir.clone(),
-            docker_host: config.docker.host.clone(),
+            site,
+            config: Arc::clone(&config),
             journal: journal.clone(),
             announcer: Arc::clone(&announcer),
             publisher: bus,
             changed,
         };
         let (mut outboxes, mut beats) = (JoinSet::new(), JoinSet::new());
-        outboxes.spawn(outbox.run(flushing.clone()));
-        beats.spawn(async move {
+        outboxes.spawn(within(outbox.run(flushing.clone())));
+        beats.spawn(within(async move {
             // Before that nobody could hear it; right after it everybody who waits for this host should.
             first_contact.reached().await;
             beat.run().await;
-        });
+        }));
         Ok(Self {
             config,
             journal,
@@ -246,12 +277,12 @@ impl Daemon {
         // Workers and the outbox never end before they are told to. An executor that has lost one would take promotions and stay silent.
         let (why, ended) = loop {
             tokio::select! {
-                Some(delivery) = self.deliveries.recv() => self.take_delivery(delivery).await,
-                Some(swept) = self.sweeps.recv() => self.take_sweep(swept).await,
-                Some(missed) = self.missed.recv() => self.take_missed(missed).await,
-                Some(message) = self.settled.recv() => self.held.settle(&message),
-                _ = self.still_working.tick() => self.held.still_working(),
+                // What is rare and urgent first; however much is delivered, nothing else has to wait for its end.
+                biased;
+                received = signals.next() => break (received, Ok(())),
                 () = tick(&mut self.watchdog) => tell_systemd(&[NotifyState::Watchdog]),
+                _ = self.still_working.tick() => self.held.still_working(),
+                Some(message) = self.settled.recv() => self.held.settle(&message),
                 Some(ended) = self.workers.join_next() => if self.workers.is_lost(ended) {
                     break ("a worker ended", Err(DaemonError::Defect));
                 },
@@ -259,7 +290,9 @@ impl Daemon {
                     worker_ended(ended);
                     break ("the outbox ended", Err(DaemonError::Defect));
                 }
-                received = signals.next() => break (received, Ok(())),
+                Some(delivery) = self.deliveries.recv() => self.take_delivery(delivery).await,
+                Some(swept) = self.sweeps.recv() => self.take_sweep(swept).await,
+                Some(missed) = self.missed.recv() => self.take_missed(missed).await,
             }
         };
         info!("{why}: nothing new is taken; a step in hand may take {} s more", SHUTDOWN_GRACE.as_secs());
@@ -278,6 +311,7 @@ impl Daemon {
         let mut cut_short = false;
         while !self.workers.is_empty() {
             tokio::select! {
+                biased;
                 Some(ended) = self.workers.join_next() => worker_ended(ended),
                 Some(message) = self.settled.recv() => self.held.settle(&message),
                 _ = self.still_working.tick() => self.held.still_working(),

@@ -43,6 +43,7 @@ use crate::journal::Journal;
 use crate::link::BusHandle;
 use crate::outbox::OutboxBell;
 use crate::pace::jittered;
+use crate::world::{self, within};
 
 pub use catch_up::Missed;
 use decider::Decider;
@@ -141,10 +142,10 @@ impl Fleet {
         }
         let decider = Decider::new(self.clone(), order.clone());
         let (fleet, stop) = (self.clone(), self.inner.stop.clone());
-        tokio::spawn(async move {
+        tokio::spawn(within(async move {
             stop.run_until_cancelled(decider.run()).await;
             fleet.deciding().remove(&id);
-        });
+        }));
     }
 
     /// Waits until this host may begin. Cancel-safe.
@@ -163,7 +164,7 @@ impl Fleet {
         let mut heard: Option<stream::SelectAll<_>> = None;
         loop {
             let judged = self.judge_admission(order).await;
-            let now = Timestamp::now();
+            let now = world::now();
             if let Ok((Admission::Never(reason), _)) = judged {
                 return Err(reason);
             }
@@ -184,6 +185,7 @@ impl Fleet {
             match &mut heard {
                 Some(listening) => {
                     let has_ended = tokio::select! {
+                        biased;
                         tick = listening.next() => tick.is_none(),
                         () = sleep(jittered(pause)) => false,
                     };
@@ -232,6 +234,7 @@ impl Fleet {
                     }
                 };
                 tokio::select! {
+                    biased;
                     tick = heard.next() => if tick.is_none() { break },
                     () = sleep(jittered(pause)) => {}
                 }

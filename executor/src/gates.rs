@@ -11,7 +11,6 @@ use landfall_bus::{Bus, BusError};
 use landfall_deploy::Order;
 use landfall_deploy::gates::documents::{self, Published};
 use landfall_deploy::gates::{Facts, Gate, Said, judge};
-use landfall_schema::Timestamp;
 use landfall_schema::gates::{
     Absolution, Approval, Condemned, CondemnedList, EnvironmentPolicy, Freeze, NOTE_MAX_CHARS, blames_the_release,
     fingerprint,
@@ -33,6 +32,7 @@ use crate::config::TrustConfig;
 use crate::journal::{Journal, JournalError};
 use crate::link::BusHandle;
 use crate::pace::Backoff;
+use crate::world::{self, within};
 
 use newest::Newest;
 
@@ -156,7 +156,7 @@ impl Gates {
             id: order.id,
             digest: &Digest::of(&body),
             promoted_by: &signers(&body, signature.as_deref(), &approvers)?,
-            now: Timestamp::now(),
+            now: world::now(),
             condemned: condemned.as_ref(),
             absolved: &absolved,
             policy: rules.policy.as_ref(),
@@ -176,8 +176,9 @@ impl Gates {
         }
         let (gates, order, cause) = (self.clone(), order.clone(), cause.clone());
         let stop = self.inner.stop.clone();
-        let writing =
-            tokio::spawn(stop.run_until_cancelled_owned(async move { gates.condemn_in_time(&order, &cause).await }));
+        let writing = tokio::spawn(within(
+            stop.run_until_cancelled_owned(async move { gates.condemn_in_time(&order, &cause).await }),
+        ));
         if timeout(CONDEMN_WAIT, writing).await.is_err() {
             let Promotion { app, release, .. } = promotion;
             warn!(%app, %release, "the release is not condemned yet: the bus does not answer; this is tried again and again");
@@ -275,7 +276,7 @@ impl Inner {
     /// polling for a while to write into the journal itself, and would wait for ever for the connection that this one was just given.
     async fn believed(&self, order: &Order) -> Result<(Vec<u8>, Option<String>), GateError> {
         let (journal, order) = (self.journal.clone(), order.clone());
-        let read = tokio::spawn(async move { journal.believed(&order).await });
+        let read = tokio::spawn(within(async move { journal.believed(&order).await }));
         read.await.map_err(|_| GateError::Unknown)??.ok_or(GateError::Unknown)
     }
 
@@ -283,7 +284,7 @@ impl Inner {
     async fn is_way_back(&self, promotion: &Promotion) -> Result<bool, GateError> {
         let Intent::Rollback { to } = promotion.intent else { return Ok(false) };
         let (journal, env, app) = (self.journal.clone(), promotion.env.clone(), promotion.app.clone());
-        let read = tokio::spawn(async move { journal.committed(&env, &app, COMMITTED_MAX).await });
+        let read = tokio::spawn(within(async move { journal.committed(&env, &app, COMMITTED_MAX).await }));
         let committed = read.await.map_err(|_| GateError::Unknown)??;
         let wanted = fingerprint(promotion);
         Ok(committed.iter().any(|past| past.counter == to && fingerprint(&past.promotion) == wanted))
@@ -296,7 +297,7 @@ impl Inner {
         let found = self.condemned(&bus, promotion).await?;
         let (mut list, revision) =
             found.unwrap_or_else(|| (CondemnedList { env: env.clone(), app: app.clone(), condemned: Vec::new() }, 0));
-        let now = Timestamp::now();
+        let now = world::now();
         let is_new = list.add(Condemned {
             fingerprint: fingerprint(promotion),
             counter: *counter,

@@ -23,7 +23,7 @@ pub use preview::{PreviewFacts, SEPARATOR};
 const COUNTER_MAX: u64 = i64::MAX as u64;
 
 /// SHA-256 over subject, body and signature: names a message, however often and by whichever way it comes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MessageId(String);
 
 impl MessageId {

@@ -1,6 +1,7 @@
 //! What this host remembers: every promotion it took, every input of its machine, what it goes back to, and what the bus must still be
 //! told. SQLite, written through to the disk before anything is done.
 
+mod disk;
 mod rows;
 mod serving;
 
@@ -97,6 +98,10 @@ impl Journal {
             .statement_cache_capacity(32)
             .pragma("cache_size", CACHE_KIB.to_string())
             .pragma("journal_size_limit", WAL_MAX_BYTES.to_string());
+        disk::read(Self::open_file(path, options)).await
+    }
+
+    async fn open_file(path: PathBuf, options: SqliteConnectOptions) -> Result<Self, JournalError> {
         // One connection: writes are serial anyway, and each connection costs a thread and a cache.
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
@@ -126,7 +131,11 @@ impl Journal {
     }
 
     pub async fn close(&self) {
-        self.pool.close().await;
+        let closed = disk::read(async {
+            self.pool.close().await;
+            Ok(())
+        });
+        closed.await.ok();
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, JournalError> {
@@ -138,75 +147,94 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]; so everywhere below.
     pub async fn standing(&self, env: &EnvName, app: &AppName) -> Result<Option<Standing>, JournalError> {
-        let row = sqlx::query(
-            "SELECT counter, event_id FROM releases WHERE env = ? AND app = ? ORDER BY counter DESC LIMIT 1",
-        )
-        .bind(env.as_str())
-        .bind(app.as_str())
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(failed("look up a promotion"))?;
-        row.map(|row| Ok(Standing { counter: rows::counter(&row, "counter")?, id: rows::parsed(&row, "event_id")? }))
+        disk::read(async {
+            let row = sqlx::query(
+                "SELECT counter, event_id FROM releases WHERE env = ? AND app = ? ORDER BY counter DESC LIMIT 1",
+            )
+            .bind(env.as_str())
+            .bind(app.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed("look up a promotion"))?;
+            row.map(|row| {
+                Ok(Standing { counter: rows::counter(&row, "counter")?, id: rows::parsed(&row, "event_id")? })
+            })
             .transpose()
+        })
+        .await
     }
 
     /// Whether this very message was taken or refused before.
     pub async fn handled(&self, message: &MessageId) -> Result<Option<Handled>, JournalError> {
-        let row = sqlx::query(
-            "SELECT state = 'done' AS ended FROM releases WHERE message = ?1 \
+        disk::read(async {
+            let row = sqlx::query(
+                "SELECT state = 'done' AS ended FROM releases WHERE message = ?1 \
              UNION ALL SELECT 1 FROM refusals WHERE message = ?1 LIMIT 1",
-        )
-        .bind(message.as_str())
-        .fetch_optional(&self.pool)
-        .await
-        .map_err(failed("look up a message"))?;
-        let Some(row) = row else { return Ok(None) };
-        if row.try_get::<i64, _>("ended").map_err(failed("look up a message"))? == 0 {
-            return Ok(Some(Handled::UnderWay));
-        }
-        let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM outbox WHERE settles = ? AND published_at IS NULL")
+            )
             .bind(message.as_str())
-            .fetch_one(&self.pool)
+            .fetch_optional(&self.pool)
             .await
             .map_err(failed("look up a message"))?;
-        Ok(Some(if waiting == 0 { Handled::Told } else { Handled::UnderWay }))
+            let Some(row) = row else { return Ok(None) };
+            if row.try_get::<i64, _>("ended").map_err(failed("look up a message"))? == 0 {
+                return Ok(Some(Handled::UnderWay));
+            }
+            let waiting: i64 =
+                sqlx::query_scalar("SELECT count(*) FROM outbox WHERE settles = ? AND published_at IS NULL")
+                    .bind(message.as_str())
+                    .fetch_one(&self.pool)
+                    .await
+                    .map_err(failed("look up a message"))?;
+            Ok(Some(if waiting == 0 { Handled::Told } else { Handled::UnderWay }))
+        })
+        .await
     }
 
     /// Whether a promotion of this application was taken and has not ended.
     pub async fn is_under_way(&self, env: &EnvName, app: &AppName) -> Result<bool, JournalError> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM releases WHERE env = ? AND app = ? AND state <> 'done')")
-            .bind(env.as_str())
-            .bind(app.as_str())
-            .fetch_one(&self.pool)
-            .await
-            .map_err(failed("look up a promotion"))
+        disk::read(async {
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM releases WHERE env = ? AND app = ? AND state <> 'done')")
+                .bind(env.as_str())
+                .bind(app.as_str())
+                .fetch_one(&self.pool)
+                .await
+                .map_err(failed("look up a promotion"))
+        })
+        .await
     }
 
     /// Whether the promotion with this event was ever taken.
     pub async fn has_taken(&self, id: EventId) -> Result<bool, JournalError> {
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM releases WHERE event_id = ?)")
-            .bind(id.to_string())
-            .fetch_one(&self.pool)
-            .await
-            .map_err(failed("look up a promotion"))
+        disk::read(async {
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM releases WHERE event_id = ?)")
+                .bind(id.to_string())
+                .fetch_one(&self.pool)
+                .await
+                .map_err(failed("look up a promotion"))
+        })
+        .await
     }
 
     /// Whether this very message may still be taken when the fleet turns out to run it: it never came, or a newer one passed it by. What
     /// failed here by itself is not tried again.
     pub async fn may_catch_up(&self, message: &MessageId) -> Result<bool, JournalError> {
-        let passed_by: Option<bool> = sqlx::query_scalar(
-            "SELECT terminal IS 'deploy.superseded' FROM releases WHERE message = ?1 \
+        disk::read(async {
+            let passed_by: Option<bool> = sqlx::query_scalar(
+                "SELECT terminal IS 'deploy.superseded' FROM releases WHERE message = ?1 \
              UNION ALL SELECT code = 'stale_counter' FROM refusals WHERE message = ?1 LIMIT 1",
-        )
-        .bind(message.as_str())
-        .fetch_optional(&self.pool)
+            )
+            .bind(message.as_str())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed("look up a message"))?;
+            Ok(passed_by.unwrap_or(true))
+        })
         .await
-        .map_err(failed("look up a message"))?;
-        Ok(passed_by.unwrap_or(true))
     }
 
     /// Records a promotion that will be carried out; one that was passed by for a newer one begins anew.
     pub async fn take(&self, taken: &Taken, now: Timestamp) -> Result<(), JournalError> {
+        disk::write("take", async {
         let what = "record a promotion";
         let promotion = &taken.order.promotion;
         let mut tx = self.begin().await?;
@@ -238,6 +266,8 @@ impl Journal {
         .map_err(failed(what))?;
         serving::remember(&mut tx, &taken.order).await?;
         tx.commit().await.map_err(failed(what))
+        })
+        .await
     }
 
     /// Records a message that was not taken, and what the bus must be told about it.
@@ -248,21 +278,25 @@ impl Journal {
         announcements: &[Announcement],
         now: Timestamp,
     ) -> Result<(), JournalError> {
-        let what = "record a refusal";
-        let mut tx = self.begin().await?;
-        sqlx::query("INSERT INTO refusals (message, code, refused_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(message.as_str())
-            .bind(code.as_str())
-            .bind(now.as_millisecond())
-            .execute(&mut *tx)
-            .await
-            .map_err(failed(what))?;
-        rows::insert_announcements(&mut tx, announcements, now).await?;
-        tx.commit().await.map_err(failed(what))
+        disk::write("refuse", async {
+            let what = "record a refusal";
+            let mut tx = self.begin().await?;
+            sqlx::query("INSERT INTO refusals (message, code, refused_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+                .bind(message.as_str())
+                .bind(code.as_str())
+                .bind(now.as_millisecond())
+                .execute(&mut *tx)
+                .await
+                .map_err(failed(what))?;
+            rows::insert_announcements(&mut tx, announcements, now).await?;
+            tx.commit().await.map_err(failed(what))
+        })
+        .await
     }
 
     /// Writes one input of the machine, together with the outcomes that followed from it.
     pub async fn record(&self, step: Step<'_>) -> Result<(), JournalError> {
+        disk::write("record", async {
         let what = "record a step";
         let promotion = &step.order.promotion;
         let counter = rows::integer(promotion.counter)?;
@@ -290,6 +324,8 @@ impl Journal {
             serving::forget(&mut tx, step.order).await?;
         }
         tx.commit().await.map_err(failed(what))
+        })
+        .await
     }
 
     /// Ends a promotion that never reached its machine, or whose machine cannot be made again.
@@ -300,45 +336,55 @@ impl Journal {
         announcements: &[Announcement],
         now: Timestamp,
     ) -> Result<(), JournalError> {
-        let mut tx = self.begin().await?;
-        rows::insert_announcements(&mut tx, announcements, now).await?;
-        rows::set_state(&mut tx, order, Some(terminal), now).await?;
-        tx.commit().await.map_err(failed("end a promotion"))
+        disk::write("end", async {
+            let mut tx = self.begin().await?;
+            rows::insert_announcements(&mut tx, announcements, now).await?;
+            rows::set_state(&mut tx, order, Some(terminal), now).await?;
+            tx.commit().await.map_err(failed("end a promotion"))
+        })
+        .await
     }
 
     /// Adds to the outbox what belongs to no step: progress.
     pub async fn announce(&self, announcements: &[Announcement], now: Timestamp) -> Result<(), JournalError> {
-        let mut tx = self.begin().await?;
-        rows::insert_announcements(&mut tx, announcements, now).await?;
-        tx.commit().await.map_err(failed("fill the outbox"))
+        disk::write("announce", async {
+            let mut tx = self.begin().await?;
+            rows::insert_announcements(&mut tx, announcements, now).await?;
+            tx.commit().await.map_err(failed("fill the outbox"))
+        })
+        .await
     }
 
     /// Remembers the deploy span, so that its outcomes carry one trace before and after a restart.
     pub async fn set_deploy_traceparent(&self, order: &Order, traceparent: &str) -> Result<(), JournalError> {
-        let promotion = &order.promotion;
-        sqlx::query("UPDATE releases SET deploy_traceparent = ? WHERE env = ? AND app = ? AND counter = ?")
-            .bind(traceparent)
-            .bind(promotion.env.as_str())
-            .bind(promotion.app.as_str())
-            .bind(rows::integer(promotion.counter)?)
-            .execute(&self.pool)
-            .await
-            .map_err(failed("remember a trace"))?;
-        Ok(())
+        disk::write("set_deploy_traceparent", async {
+            let promotion = &order.promotion;
+            sqlx::query("UPDATE releases SET deploy_traceparent = ? WHERE env = ? AND app = ? AND counter = ?")
+                .bind(traceparent)
+                .bind(promotion.env.as_str())
+                .bind(promotion.app.as_str())
+                .bind(rows::integer(promotion.counter)?)
+                .execute(&self.pool)
+                .await
+                .map_err(failed("remember a trace"))?;
+            Ok(())
+        })
+        .await
     }
 
     /// What was taken and has not ended, with the inputs so far, lowest counter first.
     pub async fn unfinished(&self, host: &HostName) -> Result<Vec<Unfinished>, JournalError> {
-        rows::unfinished(&self.pool, host).await
+        disk::read(async { rows::unfinished(&self.pool, host).await }).await
     }
 
     /// The promotion with the highest counter that was taken of an application, ended or not.
     pub async fn newest(&self, host: &HostName, env: &EnvName, app: &AppName) -> Result<Option<Taken>, JournalError> {
-        rows::newest(&self.pool, host, env, app).await
+        disk::read(async { rows::newest(&self.pool, host, env, app).await }).await
     }
 
     /// From now on this host goes back to this release.
     pub async fn commit(&self, order: &Order, bundle: &Bundle, now: Timestamp) -> Result<(), JournalError> {
+        disk::write("commit", async {
         let promotion = &order.promotion;
         let unreadable = |error: serde_json::Error| JournalError::Unreadable { what: error.to_string() };
         sqlx::query(
@@ -356,6 +402,8 @@ impl Journal {
         .await
         .map_err(failed("commit a release"))?;
         Ok(())
+        })
+        .await
     }
 
     /// A disk that takes everything but this.
@@ -370,58 +418,68 @@ impl Journal {
 
     /// The bytes and signature of a promotion that was taken; `None` when the journal does not have it.
     pub async fn believed(&self, order: &Order) -> Result<Option<(Vec<u8>, Option<String>)>, JournalError> {
-        let what = "read a promotion";
-        let promotion = &order.promotion;
-        sqlx::query_as(
-            "SELECT body, signature FROM releases WHERE env = ? AND app = ? AND counter = ? AND event_id = ?",
-        )
-        .bind(promotion.env.as_str())
-        .bind(promotion.app.as_str())
-        .bind(rows::integer(promotion.counter)?)
-        .bind(order.id.to_string())
-        .fetch_optional(&self.pool)
+        disk::read(async {
+            let what = "read a promotion";
+            let promotion = &order.promotion;
+            sqlx::query_as(
+                "SELECT body, signature FROM releases WHERE env = ? AND app = ? AND counter = ? AND event_id = ?",
+            )
+            .bind(promotion.env.as_str())
+            .bind(promotion.app.as_str())
+            .bind(rows::integer(promotion.counter)?)
+            .bind(order.id.to_string())
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failed(what))
+        })
         .await
-        .map_err(failed(what))
     }
 
     /// The last good releases of an application, newest first.
     pub async fn committed(&self, env: &EnvName, app: &AppName, most: usize) -> Result<Vec<Committed>, JournalError> {
-        let what = "read the committed releases";
-        let rows = sqlx::query(
-            "SELECT promotion, bundle FROM committed WHERE env = ? AND app = ? ORDER BY counter DESC LIMIT ?",
-        )
-        .bind(env.as_str())
-        .bind(app.as_str())
-        .bind(i64::try_from(most).unwrap_or(i64::MAX))
-        .fetch_all(&self.pool)
+        disk::read(async {
+            let what = "read the committed releases";
+            let rows = sqlx::query(
+                "SELECT promotion, bundle FROM committed WHERE env = ? AND app = ? ORDER BY counter DESC LIMIT ?",
+            )
+            .bind(env.as_str())
+            .bind(app.as_str())
+            .bind(i64::try_from(most).unwrap_or(i64::MAX))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(failed(what))?;
+            rows.iter().map(rows::committed).collect()
+        })
         .await
-        .map_err(failed(what))?;
-        rows.iter().map(rows::committed).collect()
     }
 
     /// The oldest events after this position that the bus has not been told yet.
     pub async fn unpublished(&self, after: i64, most: u32) -> Result<Vec<Unpublished>, JournalError> {
-        rows::unpublished(&self.pool, after, most).await
+        disk::read(async { rows::unpublished(&self.pool, after, most).await }).await
     }
 
     /// The bus was told everything up to this position but what it does not take.
     pub async fn mark_published(&self, position: i64, except: &[i64], now: Timestamp) -> Result<(), JournalError> {
-        let except =
-            serde_json::to_string(except).map_err(|error| JournalError::Unreadable { what: error.to_string() })?;
-        let sql = "UPDATE outbox SET published_at = ? WHERE published_at IS NULL AND position <= ? \
+        disk::write("mark_published", async {
+            let except =
+                serde_json::to_string(except).map_err(|error| JournalError::Unreadable { what: error.to_string() })?;
+            let sql = "UPDATE outbox SET published_at = ? WHERE published_at IS NULL AND position <= ? \
                    AND position NOT IN (SELECT value FROM json_each(?))";
-        sqlx::query(sql)
-            .bind(now.as_millisecond())
-            .bind(position)
-            .bind(except)
-            .execute(&self.pool)
-            .await
-            .map_err(failed("mark an event as published"))?;
-        Ok(())
+            sqlx::query(sql)
+                .bind(now.as_millisecond())
+                .bind(position)
+                .bind(except)
+                .execute(&self.pool)
+                .await
+                .map_err(failed("mark an event as published"))?;
+            Ok(())
+        })
+        .await
     }
 
     /// Forgets what nobody needs any more. Never the newest promotion of an application, nor what has not ended or been told.
     pub async fn prune(&self, keep_committed: usize, now: Timestamp) -> Result<(), JournalError> {
+        disk::write("prune", async {
         let what = "clean up";
         let keep_committed = i64::try_from(keep_committed).unwrap_or(i64::MAX);
         let published_before = now.as_millisecond() - i64::try_from(PUBLISHED_KEPT.as_millis()).unwrap_or(i64::MAX);
@@ -446,6 +504,8 @@ impl Journal {
             sqlx::query(sql).bind(argument).execute(&mut *tx).await.map_err(failed(what))?;
         }
         tx.commit().await.map_err(failed(what))
+        })
+        .await
     }
 }
 

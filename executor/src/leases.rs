@@ -7,7 +7,6 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use landfall_bus::BusError;
-use landfall_schema::Timestamp;
 use landfall_schema::layout::LOCKS;
 use landfall_schema::lease::MigrationLease;
 use landfall_schema::signature::PublicKey;
@@ -17,6 +16,7 @@ use crate::announce::Announcer;
 use crate::causes;
 use crate::hands::{Kept, LeaseTrouble, Leases};
 use crate::link::BusHandle;
+use crate::world;
 
 pub struct BusLeases {
     pub bus: BusHandle,
@@ -45,7 +45,7 @@ impl Leases for BusLeases {
     ) -> BoxFuture<'a, Result<u64, LeaseTrouble>> {
         Box::pin(async move {
             let bus = self.bus.connected().ok_or_else(away)?;
-            let body = self.announcer.lease(lease, Timestamp::now());
+            let body = self.announcer.lease(lease, world::now());
             let body = body.map_err(|error| LeaseTrouble::Away(causes(&error)))?;
             bus.write_entry(LOCKS, key, Bytes::from(body), expected).await.map_err(trouble)
         })

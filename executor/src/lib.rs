@@ -2,8 +2,8 @@
 //! out what that asks for, and tells the bus what became of it.
 //!
 //! In reading order: [`config`] and [`check`] come before everything; [`daemon`] is the one loop; [`link`] is the connection to the bus
-//! and what comes from it; [`intake`] judges a message; [`journal`] remembers; [`worker`] runs one application's deploys; [`hands`] touches
-//! the host; [`announce`] words and signs events, [`outbox`] publishes them, [`settle`] acknowledges; [`presence`] says that this host is here; [`identity`] is its key.
+//! and what comes from it; [`intake`] judges a message; [`journal`] remembers; [`worker`] runs one application's deploys; [`site`] is the machine it works on; [`hands`] touches
+//! the host; [`announce`] words and signs events, [`outbox`] publishes them, [`settle`] acknowledges; [`presence`] says that this host is here; [`identity`] is its key; [`world`] is what no process controls.
 
 pub mod announce;
 pub mod check;
@@ -22,7 +22,9 @@ pub mod outbox;
 pub mod pace;
 pub mod presence;
 pub mod settle;
+pub mod site;
 pub mod worker;
+pub mod world;
 
 #[cfg(test)]
 mod samples;

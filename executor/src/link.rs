@@ -4,11 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::connection::State;
-use async_nats::jetstream;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use landfall_bus::{Bus, BusError, ConnectOptions, Delivered};
+use landfall_bus::{Bus, BusError, ConnectOptions, Delivered, Receipt};
 use landfall_schema::ids::{EnvName, HostName};
 use landfall_schema::layout::SWEEP_INTERVAL;
 use landfall_schema::outcome::{Reason, ReasonCode};
@@ -24,14 +22,11 @@ use crate::config::BusConfig;
 use crate::hands::BundleSource;
 use crate::outbox::{NotPublished, Publish};
 use crate::pace::{Backoff, Throttle, jittered};
+use crate::world::within;
 
 /// Between two attempts to connect or to open the consumer, at least and at most.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(10);
-/// Messages that are asked for at once; a host takes about one per application.
-const PULL_MESSAGES: usize = 32;
-/// The server tells twice in this time that a pull is alive.
-const PULL_HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long a bundle is tried for while the bus is away; less than the effect's own deadline.
 const BUNDLE_WAIT: Duration = Duration::from_secs(45);
 
@@ -39,7 +34,7 @@ const BUNDLE_WAIT: Duration = Duration::from_secs(45);
 #[derive(Debug)]
 pub struct Delivery {
     pub delivered: Delivered,
-    pub message: jetstream::Message,
+    pub receipt: Receipt,
 }
 
 /// The bus, once it was reached.
@@ -49,7 +44,7 @@ pub struct BusHandle(watch::Receiver<Option<Bus>>);
 impl BusHandle {
     /// The bus, when the connection stands at this moment.
     pub fn connected(&self) -> Option<Bus> {
-        self.0.borrow().clone().filter(|bus| bus.client().connection_state() == State::Connected)
+        self.0.borrow().clone().filter(Bus::is_connected)
     }
 
     /// Resolves when the bus was reached for the first time.
@@ -147,12 +142,12 @@ impl Link {
         let handle = BusHandle(handle);
         let missed = Arc::new(Notify::new());
         let sweeper = sweep(handle.clone(), self.env.clone(), self.sweeps.clone(), Arc::clone(&missed));
-        tokio::spawn(stop.clone().run_until_cancelled_owned(sweeper));
-        tokio::spawn(async move {
+        tokio::spawn(within(stop.clone().run_until_cancelled_owned(sweeper)));
+        tokio::spawn(within(async move {
             stop.run_until_cancelled(self.follow(&made, &missed)).await;
             // The connection outlives the consumer: what is left in the outbox is still published.
             made.closed().await;
-        });
+        }));
         handle
     }
 
@@ -206,30 +201,20 @@ impl Link {
 
     /// Until something is wrong; with whether anything came.
     async fn consume(&self, bus: &Bus) -> (bool, String) {
-        let consumer = match bus.executor_consumer(&self.env, &self.host).await {
-            Ok(consumer) => consumer,
+        let mut deliveries = match bus.deliveries(&self.env, &self.host).await {
+            Ok(deliveries) => deliveries,
             Err(error) => return (false, with_hint(&error)),
-        };
-        let stream = consumer.stream().max_messages_per_batch(PULL_MESSAGES).heartbeat(PULL_HEARTBEAT).messages().await;
-        let mut messages = match stream {
-            Ok(messages) => messages,
-            Err(error) => return (false, causes(&error)),
         };
         info!(env = %self.env, "following the promotions");
         let mut received = false;
-        while let Some(next) = messages.next().await {
-            let message = match next {
-                Ok(message) => message,
+        while let Some(next) = deliveries.next().await {
+            let (delivered, receipt) = match next {
+                Ok(delivery) => delivery,
                 Err(error) => return (received, causes(&error)),
             };
             received = true;
-            match Delivered::from_consumer(&message) {
-                Ok(delivered) => {
-                    if self.deliveries.send(Delivery { delivered, message }).await.is_err() {
-                        return (received, "the daemon ends".to_owned());
-                    }
-                }
-                Err(error) => return (received, error.to_string()),
+            if self.deliveries.send(Delivery { delivered, receipt }).await.is_err() {
+                return (received, "the daemon ends".to_owned());
             }
         }
         (received, "the server ended the delivery".to_owned())

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use landfall_schema::Timestamp;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -15,6 +14,7 @@ use crate::causes;
 use crate::intake::MessageId;
 use crate::journal::{Journal, Unpublished};
 use crate::pace::{Backoff, Throttle};
+use crate::world;
 
 /// Events that are read from the journal at once.
 const BATCH: u32 = 32;
@@ -97,6 +97,7 @@ impl<P: Publish> Outbox<P> {
                 Ok(0) if stopping => return,
                 Ok(0) => {
                     tokio::select! {
+                        biased;
                         () = self.bell.filled.notified() => {}
                         () = stop.cancelled() => {}
                     }
@@ -117,6 +118,7 @@ impl<P: Publish> Outbox<P> {
                         return;
                     }
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(backoff.next_wait()) => {}
                         () = stop.cancelled() => {}
                     }
@@ -175,7 +177,7 @@ impl<P: Publish> Outbox<P> {
     async fn mark(&mut self) -> Result<(), String> {
         if self.marked < self.published {
             self.journal
-                .mark_published(self.published, &self.set_aside, Timestamp::now())
+                .mark_published(self.published, &self.set_aside, world::now())
                 .await
                 .map_err(|error| causes(&error))?;
             self.marked = self.published;

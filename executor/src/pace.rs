@@ -1,7 +1,10 @@
 //! How often something is tried again, and how often it is told.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::world;
 
 /// Trouble that lasts is told again after this time.
 const TELL_AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -32,8 +35,7 @@ impl Backoff {
 
 /// Between half of the time and all of it.
 pub fn jittered(time: Duration) -> Duration {
-    let random = RandomState::new().build_hasher().finish();
-    time.mul_f64(0.5 + (random % 1024) as f64 / 2048.0)
+    time.mul_f64(0.5 + (world::random() % 1024) as f64 / 2048.0)
 }
 
 /// Tells lasting trouble once, and then now and again.

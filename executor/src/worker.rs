@@ -29,6 +29,7 @@ use crate::intake::{Taken, expired};
 use crate::journal::{Journal, JournalError};
 use crate::outbox::OutboxBell;
 use crate::pace::{Backoff, Throttle};
+use crate::world;
 
 use deploy::Deploy;
 use drift::Watch;
@@ -226,7 +227,7 @@ impl<H: CarryOut> Worker<H> {
                 }
             }
             self.shared.changed.notify_one();
-            if let Err(error) = self.shared.journal.prune(self.shared.keep_releases + 1, Timestamp::now()).await {
+            if let Err(error) = self.shared.journal.prune(self.shared.keep_releases + 1, world::now()).await {
                 error!(app = %self.app, error = causes(&error), "the journal was not cleaned up");
             }
             if self.is_of_preview && self.waiting.is_empty() && self.expiry.is_empty() {
@@ -259,6 +260,7 @@ impl<H: CarryOut> Worker<H> {
                 return Some(Next::Deploy(newest));
             }
             tokio::select! {
+                biased;
                 job = self.inbox.recv() => self.waiting.push(job?),
                 order = self.expiry.reached() => return Some(Next::Remove(order)),
                 () = self.watch.due() => return Some(Next::Look),
@@ -270,7 +272,7 @@ impl<H: CarryOut> Worker<H> {
     /// How it ended; `None` when the daemon ended before.
     async fn carry_out(&mut self, job: Job) -> Option<OutcomeKind> {
         let promotion = &job.taken.order.promotion;
-        let now = Timestamp::now();
+        let now = world::now();
         if !job.has_begun() && now >= promotion.expires_at {
             return self.end(&job, OutcomeKind::DeployRefused, expired(promotion, now)).await;
         }
@@ -303,7 +305,7 @@ impl<H: CarryOut> Worker<H> {
 
     /// Ends a promotion without its machine. `None` when that could not be written down.
     async fn end(&self, job: &Job, kind: OutcomeKind, reason: Reason) -> Option<OutcomeKind> {
-        let now = Timestamp::now();
+        let now = world::now();
         let order = &job.taken.order;
         let traceparent = job.deploy_traceparent.as_deref().or(job.taken.traceparent.as_deref());
         info!(app = %self.app, release = %order.promotion.release, counter = order.promotion.counter.0, outcome = %kind, "{}", reason.message);
@@ -351,6 +353,7 @@ impl Shared {
                 }
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(backoff.next_wait()) => {}
                 () = self.parking.cancelled() => return None,
             }

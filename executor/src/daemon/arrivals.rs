@@ -18,7 +18,9 @@ use crate::intake::{self, Facts, Handled, Ignored, MessageId, PreviewFacts, Refu
 use crate::journal::JournalError;
 use crate::link::Delivery;
 use crate::settle::{self, How};
+use crate::site::Site;
 use crate::worker::Job;
+use crate::world;
 
 /// Trouble of our own while a message is judged.
 #[derive(Debug, Error)]
@@ -38,18 +40,18 @@ enum Disposal {
     Settle(How),
 }
 
-impl Daemon {
-    pub(super) async fn take_delivery(&mut self, Delivery { delivered, message }: Delivery) {
+impl<S: Site> Daemon<S> {
+    pub(super) async fn take_delivery(&mut self, Delivery { delivered, receipt }: Delivery) {
         match self.take(&delivered).await {
-            Ok(Disposal::Hold(id, how)) => self.held.hold(id, message, how),
-            Ok(Disposal::Settle(how)) => self.held.settle_now(message, how),
+            Ok(Disposal::Hold(id, how)) => self.held.hold(id, receipt, how),
+            Ok(Disposal::Settle(how)) => self.held.settle_now(receipt, how),
             Err(trouble) => {
                 error!(
                     subject = delivered.subject,
                     error = causes(&trouble),
                     "a promotion was not taken; it comes again"
                 );
-                settle::later(message);
+                settle::later(receipt);
             }
         }
     }
@@ -164,7 +166,7 @@ impl Daemon {
             trusted: &self.config.trust.promote,
             apps: &self.config.apps,
             previews: PreviewFacts { takes: &self.config.previews, here: &here },
-            now: Timestamp::now(),
+            now: world::now(),
             standing,
             is_known,
         };
@@ -178,7 +180,7 @@ impl Daemon {
         id: MessageId,
         verdict: Verdict,
     ) -> Result<Disposal, IntakeTrouble> {
-        let now = Timestamp::now();
+        let now = world::now();
         match verdict {
             Verdict::Ignore(why) => {
                 match why {

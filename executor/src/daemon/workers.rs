@@ -1,6 +1,6 @@
 //! One worker for each application of the configuration, and one for each preview as it comes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use landfall_deploy::Order;
@@ -13,22 +13,18 @@ use tokio::task::{JoinError, JoinSet};
 use tracing::{debug, error, warn};
 
 use super::DaemonError;
-use crate::config::{Config, DriftPolicy};
-use crate::fleet::Fleet;
-use crate::gates::Gates;
-use crate::hands::{Hands, HandsConfig, StackConfig};
+use crate::config::DriftPolicy;
+use crate::hands::StackConfig;
 use crate::journal::Unfinished;
-use crate::leases::BusLeases;
-use crate::link::BusHandle;
-use crate::worker::{Crew, Ended, Job, Shared, Worker};
+use crate::site::{Means, Site};
+use crate::worker::{Ended, Job, Shared, Worker};
+use crate::world::within;
 
-pub(super) struct Workers {
-    config: Arc<Config>,
+pub(super) struct Workers<S> {
+    site: Arc<S>,
+    means: Means,
     shared: Shared,
-    bus: BusHandle,
-    fleet: Fleet,
-    gates: Gates,
-    inboxes: HashMap<AppName, UnboundedSender<Job>>,
+    inboxes: BTreeMap<AppName, UnboundedSender<Job>>,
     running: JoinSet<(AppName, Ended)>,
 }
 
@@ -39,20 +35,17 @@ enum Work {
     Preview,
 }
 
-impl Workers {
+impl<S: Site> Workers<S> {
     /// Those of the configuration and of the previews that are here; each begins with what it had in hand before the restart.
     pub(super) fn start(
-        config: Arc<Config>,
+        site: Arc<S>,
+        means: Means,
         shared: Shared,
-        bus: BusHandle,
-        fleet: &Fleet,
-        gates: &Gates,
         unfinished: Vec<Unfinished>,
         previews: &[Order],
     ) -> Result<Self, DaemonError> {
-        let (fleet, gates) = (fleet.clone(), gates.clone());
-        let mut workers = Self { config, shared, bus, fleet, gates, inboxes: HashMap::new(), running: JoinSet::new() };
-        let config = Arc::clone(&workers.config);
+        let config = Arc::clone(&means.config);
+        let mut workers = Self { site, means, shared, inboxes: BTreeMap::new(), running: JoinSet::new() };
         for (app, settings) in &config.apps {
             let stack = StackConfig {
                 app: app.clone(),
@@ -90,7 +83,7 @@ impl Workers {
             self.employ_for_preview(&order.promotion);
         }
         let Some(inbox) = self.inboxes.get(app) else { return false };
-        self.fleet.decide(&order);
+        self.means.fleet.decide(&order);
         if let Err(SendError(job)) = inbox.send(job) {
             self.employ_for_preview(&order.promotion);
             if self.inboxes.get(app).is_none_or(|inbox| inbox.send(job).is_err()) {
@@ -124,11 +117,12 @@ impl Workers {
     /// Also where the configuration takes no previews of it any more: what is here must be removed in the end.
     fn employ_for_preview(&mut self, promotion: &Promotion) {
         let Some(preview) = &promotion.preview else { return };
+        let config = &self.means.config;
         let stack = StackConfig {
             app: promotion.app.clone(),
-            directory: self.config.state_dir.join("previews").join(promotion.app.as_str()),
+            directory: config.state_dir.join("previews").join(promotion.app.as_str()),
             project: None,
-            template: self.config.previews.get(&preview.of).map(|config| config.directory.clone()),
+            template: config.previews.get(&preview.of).map(|config| config.directory.clone()),
         };
         if let Err(reason) = self.employ(stack, Work::Preview) {
             error!(app = %promotion.app, "the preview cannot be worked on: {}", reason.message);
@@ -137,22 +131,15 @@ impl Workers {
 
     fn employ(&mut self, stack: StackConfig, work: Work) -> Result<(), Reason> {
         let app = stack.app.clone();
-        let leases = BusLeases {
-            bus: self.bus.clone(),
-            announcer: Arc::clone(&self.shared.announcer),
-            promoters: self.config.trust.promote.clone(),
-        };
-        let hands = Hands::new(hands_config(&self.config, stack), Arc::new(self.bus.clone()))?;
-        let hands = hands.with_leases(Arc::new(leases));
+        let crew = Arc::new(self.site.crew(stack, &self.means)?);
         let (send, inbox) = mpsc::unbounded_channel();
-        let crew = Arc::new(Crew { hands, fleet: self.fleet.clone(), gates: self.gates.clone() });
         let worker = Worker::new(app.clone(), crew, inbox, self.shared.clone());
         let worker = match work {
             Work::Application(drift) => worker.on_drift(drift),
             Work::Preview => worker.of_preview(),
         };
         let employed = app.clone();
-        self.running.spawn(async move { (employed, worker.run().await) });
+        self.running.spawn(within(async move { (employed, worker.run().await) }));
         self.inboxes.insert(app, send);
         Ok(())
     }
@@ -168,18 +155,5 @@ impl Workers {
     /// `None` when there is no worker.
     pub(super) async fn join_next(&mut self) -> Option<Result<(AppName, Ended), JoinError>> {
         self.running.join_next().await
-    }
-}
-
-fn hands_config(config: &Config, stack: StackConfig) -> HandsConfig {
-    HandsConfig {
-        env: config.env.clone(),
-        docker: Some(config.docker.host.clone()),
-        stack,
-        state_dir: config.state_dir.clone(),
-        policy: config.policy.clone(),
-        allowed_registries: config.allowed_registries.clone(),
-        keep_releases: config.keep_releases,
-        min_free_bytes: config.docker.min_free_disk_bytes,
     }
 }

@@ -6,7 +6,6 @@ use std::sync::{MutexGuard, PoisonError};
 
 use landfall_bus::{Bus, Delivered};
 use landfall_deploy::Order;
-use landfall_schema::Timestamp;
 use landfall_schema::event::CloudEvent;
 use landfall_schema::ids::{AppName, Counter, EnvName, HostName};
 use landfall_schema::layout::SWEEP_INTERVAL;
@@ -20,6 +19,7 @@ use super::{Fleet, FleetError, PAUSE_MIN, RETRY_INTERVAL};
 use crate::causes;
 use crate::intake::MessageId;
 use crate::pace::jittered;
+use crate::world::{self, within};
 
 /// A promotion that the fleet runs and this host does not.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Fleet {
             }
         }
         let (fleet, stop) = (self.clone(), self.inner.stop.clone());
-        tokio::spawn(stop.run_until_cancelled_owned(async move { fleet.look_for_missed(&of).await }));
+        tokio::spawn(within(stop.run_until_cancelled_owned(async move { fleet.look_for_missed(&of).await })));
     }
 
     async fn look_for_missed(&self, of: &(EnvName, AppName)) {
@@ -137,7 +137,7 @@ impl Fleet {
         if !event.data.plan.is_coordinated() {
             return Ok(Fate::Fell);
         }
-        let is_over = Timestamp::now() >= event.data.expires_at;
+        let is_over = world::now() >= event.data.expires_at;
         let host: HostName = self.inner.announcer.host().clone();
         let order = Order { host, id: event.id, promotion: event.data };
         let word = match self.word(bus, &order).await {

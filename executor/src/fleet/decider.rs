@@ -28,6 +28,7 @@ use super::stored::{Known, Stored};
 use super::{Fleet, FleetError, RETRY_INTERVAL, rank};
 use crate::causes;
 use crate::pace::{Throttle, jittered};
+use crate::world;
 
 /// Deadlines are looked at this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -133,10 +134,13 @@ impl Decider {
         self.reload(&bus, &roster).await?;
         while self.goes_on() {
             tokio::select! {
-                said = outcomes.next() => {
-                    let news = self.fold(said.ok_or(FleetError::Away)?, &roster)?;
-                    if !news {
-                        continue;
+                // However much is said, what is due is looked at.
+                biased;
+                _ = tick.tick() => {
+                    if refreshed.elapsed() >= REFRESH {
+                        refreshed = Instant::now();
+                        self.reload(&bus, &roster).await?;
+                        self.look_around(&bus).await?;
                     }
                 }
                 tick = heard.next() => {
@@ -146,11 +150,10 @@ impl Decider {
                     self.reload(&bus, &roster).await?;
                     self.look_around(&bus).await?;
                 }
-                _ = tick.tick() => {
-                    if refreshed.elapsed() >= REFRESH {
-                        refreshed = Instant::now();
-                        self.reload(&bus, &roster).await?;
-                        self.look_around(&bus).await?;
+                said = outcomes.next() => {
+                    let news = self.fold(said.ok_or(FleetError::Away)?, &roster)?;
+                    if !news {
+                        continue;
                     }
                 }
             }
@@ -193,7 +196,7 @@ impl Decider {
             };
             let promotion = &self.order.promotion;
             let key = subject::rollout_key(&promotion.env, &promotion.app, promotion.counter);
-            let now = Timestamp::now();
+            let now = world::now();
             let body = self.fleet.inner.announcer.rollout_state(&next, now);
             let body: Bytes = body.map_err(|error| FleetError::State(causes(&error)))?.into();
             match bus.write_entry(ROLLOUT, &key, body.clone(), self.revision).await {
@@ -282,7 +285,7 @@ impl Decider {
         let Some(known) = self.known.clone().filter(|_| !self.is_told) else { return };
         loop {
             sleep(jittered(TELL_WAIT)).await;
-            let now = Timestamp::now();
+            let now = world::now();
             let age = Duration::try_from(now.duration_since(known.written_at)).unwrap_or_default();
             if age > TELL_MAX_AGE {
                 return;

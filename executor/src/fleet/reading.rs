@@ -17,6 +17,7 @@ use landfall_schema::subject;
 use tracing::warn;
 
 use super::{Fleet, FleetError};
+use crate::world;
 
 /// Proofs that are fetched at the same time.
 const PROOFS_AT_ONCE: usize = 16;
@@ -49,7 +50,7 @@ impl Fleet {
         }
         // One that takes its place may have come before one that does not.
         let all = bus.promotions(&promotion.env, Some(&promotion.app)).await?;
-        let newer = newest_in_its_place(&all, order, &self.inner.trusted, Timestamp::now());
+        let newer = newest_in_its_place(&all, order, &self.inner.trusted, world::now());
         self.inner.newer.keep(order.id, (last.sequence, newer));
         Ok(newer)
     }

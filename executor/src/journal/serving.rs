@@ -6,7 +6,7 @@ use landfall_schema::ids::{AppName, EnvName, EventId, HostName};
 use landfall_schema::promotion::{Intent, Promotion};
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::{Journal, JournalError, failed, rows};
+use super::{Journal, JournalError, disk, failed, rows};
 use crate::announce::Announcement;
 use crate::hands::Committed;
 
@@ -24,6 +24,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError`]; so everywhere below.
     pub async fn serving(&self, env: &EnvName, app: &AppName) -> Result<Option<Serving>, JournalError> {
+        disk::read(async {
         let what = "read what serves";
         let row = sqlx::query(
             "SELECT promotion, bundle, event_id, (SELECT terminal FROM releases WHERE env = ?1 AND app = ?2 AND counter > committed.counter \
@@ -41,21 +42,30 @@ impl Journal {
             return Ok(None);
         }
         Ok(Some(Serving { committed: rows::committed(&row)?, id: rows::parsed(&row, "event_id")? }))
+        })
+        .await
     }
 
     /// Every preview on this host, as the order that was taken last.
     pub async fn previews(&self, env: &EnvName, host: &HostName) -> Result<Vec<Order>, JournalError> {
-        let what = "read the previews";
-        let rows = sqlx::query("SELECT promotion, event_id FROM previews WHERE env = ? ORDER BY app")
-            .bind(env.as_str())
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed(what))?;
-        rows.iter()
-            .map(|row| {
-                Ok(Order { host: host.clone(), id: rows::parsed(row, "event_id")?, promotion: rows::promotion(row)? })
-            })
-            .collect()
+        disk::read(async {
+            let what = "read the previews";
+            let rows = sqlx::query("SELECT promotion, event_id FROM previews WHERE env = ? ORDER BY app")
+                .bind(env.as_str())
+                .fetch_all(&self.pool)
+                .await
+                .map_err(failed(what))?;
+            rows.iter()
+                .map(|row| {
+                    Ok(Order {
+                        host: host.clone(),
+                        id: rows::parsed(row, "event_id")?,
+                        promotion: rows::promotion(row)?,
+                    })
+                })
+                .collect()
+        })
+        .await
     }
 
     /// The preview's stack is gone: nothing of it is left to go back to, or to be removed.
@@ -65,10 +75,13 @@ impl Journal {
         announcements: &[Announcement],
         now: Timestamp,
     ) -> Result<(), JournalError> {
-        let mut tx = self.begin().await?;
-        rows::insert_announcements(&mut tx, announcements, now).await?;
-        forget(&mut tx, order).await?;
-        tx.commit().await.map_err(failed("forget a preview"))
+        disk::write("forget_preview", async {
+            let mut tx = self.begin().await?;
+            rows::insert_announcements(&mut tx, announcements, now).await?;
+            forget(&mut tx, order).await?;
+            tx.commit().await.map_err(failed("forget a preview"))
+        })
+        .await
     }
 }
 

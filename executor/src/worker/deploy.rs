@@ -21,6 +21,7 @@ use crate::causes;
 use crate::hands::{Committed, Context};
 use crate::intake::MessageId;
 use crate::journal::Step;
+use crate::world;
 
 /// The hands keep the deadline themselves, since they can tell more; after this time beyond it they are stopped.
 const DEADLINE_SLACK: Duration = Duration::from_secs(2);
@@ -122,7 +123,7 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
 
     /// Gives the machine an input, and writes both it and what follows from it. `false` when it could not be written before the daemon ended.
     async fn step(&mut self, input: Input) -> Result<bool, IllegalInput> {
-        let at = Timestamp::now();
+        let at = world::now();
         self.machine.handle(input.clone(), at)?;
         let announcements = self.announcements(at);
         if let Some(cause) = self.taken_back.take() {
@@ -170,7 +171,7 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
         {
             return Ok(ended);
         }
-        let now = Timestamp::now();
+        let now = world::now();
         let limit =
             self.machine.deadline().and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or_default();
         let deadline = Instant::now() + limit;
@@ -191,6 +192,7 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
         let stop = if effect.is_waiting() { draining } else { parking };
         loop {
             tokio::select! {
+                biased;
                 (result, bundle) = &mut work => {
                     self.bundle = self.bundle.take().or(bundle);
                     set_attribute(&span, "cicd.pipeline.task.run.result", if result.is_ok() { "success" } else { "failure" });
@@ -214,6 +216,7 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
                 // not known yet.
                 () = self.worker.watch.due(), if watches => {
                     tokio::select! {
+                        biased;
                         _told = self.worker.tell_drift() => {}
                         () = stop.cancelled() => return Ok(Carried::Parked),
                     }
@@ -245,6 +248,7 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
         };
         let hands = Arc::clone(&self.worker.hands);
         let bundle = tokio::select! {
+            biased;
             bundle = timeout(BUNDLE_LIMIT, hands.bundle(self.order(), &context)) => bundle,
             () = self.shared().parking.cancelled() => return Some(Carried::Parked),
         };
@@ -256,7 +260,7 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
                 return Some(Carried::Answered(Err(Reason::new(ReasonCode::BundleMissing, text))));
             }
         };
-        let now = Timestamp::now();
+        let now = world::now();
         match self.shared().persist(|journal| journal.commit(self.order(), &bundle, now)).await {
             Some(()) => None,
             None => Some(Carried::Parked),
@@ -265,7 +269,7 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
 
     /// Progress, and what is waited for: told when the bus takes it, and not kept otherwise.
     async fn tell_beside(&mut self, input: Input) -> Result<(), IllegalInput> {
-        let now = Timestamp::now();
+        let now = world::now();
         self.machine.handle(input, now)?;
         let announcements = self.announcements(now);
         if self.shared().bell.is_stalled() {

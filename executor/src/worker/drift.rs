@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use landfall_deploy::Evidence;
-use landfall_schema::Timestamp;
 use landfall_schema::outcome::{Outcome, OutcomeKind, Reason, ReasonCode};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -17,6 +16,7 @@ use crate::config::DriftPolicy;
 use crate::hands::Drift;
 use crate::journal::Serving;
 use crate::pace::Backoff;
+use crate::world;
 
 /// A change must last this long: a container that the engine starts again by its restart policy has not drifted.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -168,6 +168,7 @@ impl<H: CarryOut> Worker<H> {
         let deadline = began + REPAIR_LIMIT;
         let work = timeout_at(deadline, self.hands.put_back(&serving.committed, drifts, deadline));
         let result = tokio::select! {
+            biased;
             result = work => result.unwrap_or_else(|_| {
                 let text = format!("it took longer than {} s", REPAIR_LIMIT.as_secs());
                 Err(Reason::new(ReasonCode::DeadlineExceeded, text))
@@ -218,7 +219,7 @@ impl<H: CarryOut> Worker<H> {
         reason: Option<Reason>,
         fill: impl FnOnce(&mut Outcome),
     ) {
-        let now = Timestamp::now();
+        let now = world::now();
         let host = self.shared.announcer.host();
         let mut outcome =
             Outcome { message, reason, ..Outcome::new(kind, host, &serving.committed.promotion, serving.id) };

@@ -14,6 +14,7 @@ use super::{CarryOut, Worker};
 use crate::causes;
 use crate::hands::Context;
 use crate::pace::Backoff;
+use crate::world;
 
 /// Time for the whole removal.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(120);
@@ -51,7 +52,7 @@ impl Expiry {
             tokio::time::sleep_until(at).await;
         }
         loop {
-            match Duration::try_from(preview.expires_at.duration_since(Timestamp::now())) {
+            match Duration::try_from(preview.expires_at.duration_since(world::now())) {
                 Ok(left) if !left.is_zero() => sleep(left.min(CLOCK_LOOK_MAX)).await,
                 Ok(_) | Err(_) => return order.clone(),
             }
@@ -96,6 +97,7 @@ impl<H: CarryOut> Worker<H> {
         };
         let work = timeout_at(deadline, self.hands.carry_out(Effect::Remove, &removal, &context));
         let result = tokio::select! {
+            biased;
             result = work => result.unwrap_or_else(|_| {
                 let text = format!("the removal took longer than {} s", REMOVAL_LIMIT.as_secs());
                 Err(Reason::new(ReasonCode::DeadlineExceeded, text))
@@ -103,7 +105,7 @@ impl<H: CarryOut> Worker<H> {
             // It is still in the journal, so the next start goes on.
             () = self.shared.parking.cancelled() => return,
         };
-        let now = Timestamp::now();
+        let now = world::now();
         let (kind, message, reason) = match result {
             Ok(evidence) => (OutcomeKind::StackRemoved, ended(order, &evidence), None),
             Err(reason) => {

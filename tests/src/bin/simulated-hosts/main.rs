@@ -7,19 +7,16 @@ mod engine;
 mod host;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use landfall_schema::ids::HostName;
 use landfall_schema::signature::PublicKey;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use tokio::task::JoinSet;
 
-use host::{Host, Setup};
-
-/// Hosts that are started at the same time.
-const STARTING_AT_ONCE: usize = 16;
+use host::Setup;
 
 fn main() -> Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
@@ -30,15 +27,11 @@ fn main() -> Result<()> {
 
 async fn run() -> Result<()> {
     let (setup, first, count) = arguments()?;
-    let setup = &setup;
-    let hosts: Vec<Host> = stream::iter(first..first + count)
-        .map(|number| async move { Host::start(HostName::new(format!("h{number}"))?, setup).await })
-        .buffer_unordered(STARTING_AT_ONCE)
-        .try_collect()
-        .await?;
+    let setup = Arc::new(setup);
     let mut running = JoinSet::new();
-    for host in hosts {
-        running.spawn(host.run());
+    for number in first..first + count {
+        let (name, setup) = (HostName::new(format!("h{number}"))?, Arc::clone(&setup));
+        running.spawn(async move { host::run(name, &setup).await });
     }
     let ended = running.join_next().await.context("no host was asked for")?;
     ended?
