@@ -179,7 +179,7 @@ impl<S: Site> Daemon<S> {
         let link =
             Link { options, env: config.env.clone(), host: config.host.clone(), deliveries: deliver, sweeps: swept };
         let bus = link.start(draining.clone());
-        let mut first_contact = bus.clone();
+        let first_contact = bus.clone();
 
         let bell = OutboxBell::default();
         let outbox = Outbox::new(journal.clone(), bus.clone(), bell.clone(), settle);

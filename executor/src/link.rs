@@ -11,7 +11,7 @@ use landfall_schema::ids::{EnvName, HostName};
 use landfall_schema::layout::SWEEP_INTERVAL;
 use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::promotion::BundleRef;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, SetOnce, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -39,17 +39,17 @@ pub struct Delivery {
 
 /// The bus, once it was reached.
 #[derive(Debug, Clone)]
-pub struct BusHandle(watch::Receiver<Option<Bus>>);
+pub struct BusHandle(Arc<SetOnce<Bus>>);
 
 impl BusHandle {
     /// The bus, when the connection stands at this moment.
     pub fn connected(&self) -> Option<Bus> {
-        self.0.borrow().clone().filter(Bus::is_connected)
+        self.0.get().filter(|bus| bus.is_connected()).cloned()
     }
 
     /// Resolves when the bus was reached for the first time.
-    pub async fn reached(&mut self) -> Option<Bus> {
-        self.0.wait_for(Option::is_some).await.ok().and_then(|bus| bus.clone())
+    pub async fn reached(&self) -> Bus {
+        self.0.wait().await.clone()
     }
 }
 
@@ -138,24 +138,24 @@ pub struct Link {
 impl Link {
     /// Starts both tasks; they end with `stop`.
     pub fn start(self, stop: CancellationToken) -> BusHandle {
-        let (made, handle) = watch::channel(None);
-        let handle = BusHandle(handle);
+        let handle = BusHandle(Arc::default());
         let missed = Arc::new(Notify::new());
         let sweeper = sweep(handle.clone(), self.env.clone(), self.sweeps.clone(), Arc::clone(&missed));
         tokio::spawn(within(stop.clone().run_until_cancelled_owned(sweeper)));
+        let made = handle.clone();
         tokio::spawn(within(async move {
-            stop.run_until_cancelled(self.follow(&made, &missed)).await;
             // The connection outlives the consumer: what is left in the outbox is still published.
-            made.closed().await;
+            stop.run_until_cancelled(self.follow(&made, &missed)).await;
         }));
         handle
     }
 
     /// What the server had sent before the delivery broke off comes again only when its time to acknowledge is over: `missed` has the register
     /// read instead.
-    async fn follow(&self, made: &watch::Sender<Option<Bus>>, missed: &Notify) {
+    async fn follow(&self, made: &BusHandle, missed: &Notify) {
         let bus = self.connect().await;
-        made.send_replace(Some(bus.clone()));
+        // Nobody else sets it.
+        drop(made.0.set(bus.clone()));
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         let mut trouble = Throttle::default();
         loop {
@@ -229,8 +229,8 @@ fn with_hint(error: &BusError) -> String {
 }
 
 /// Consumers can go deaf: each minute, as soon as the bus is reached, and when something may have been missed, the register is read itself.
-async fn sweep(mut handle: BusHandle, env: EnvName, sweeps: mpsc::Sender<Vec<Delivered>>, missed: Arc<Notify>) {
-    let Some(bus) = handle.reached().await else { return };
+async fn sweep(handle: BusHandle, env: EnvName, sweeps: mpsc::Sender<Vec<Delivered>>, missed: Arc<Notify>) {
+    let bus = handle.reached().await;
     let mut trouble = Throttle::default();
     loop {
         match bus.register(&env).await {
