@@ -4,12 +4,14 @@
 //! In reading order: [`config`] and [`check`] come before everything; [`daemon`] is the one loop; [`link`] is the connection to the bus
 //! and what comes from it; [`intake`] judges a message; [`journal`] remembers; [`worker`] runs one application's deploys; [`site`] is the machine it works on; [`hands`] touches
 //! the host; [`announce`] words and signs events, [`outbox`] publishes them, [`settle`] acknowledges; [`presence`] says that this host is here; [`identity`] is its key; [`world`] is what no process controls.
+//! `failpoint` is for tests that kill this process; builds without its feature have nothing of it.
 
 pub mod announce;
 pub mod check;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+mod failpoint;
 pub mod fleet;
 pub mod gates;
 pub mod hands;

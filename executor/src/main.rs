@@ -14,7 +14,7 @@ const WORKER_THREADS: usize = 2;
 /// File and name look-ups.
 const BLOCKING_THREADS_MAX: usize = 8;
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     // Another provider can only be there when this one was installed already.
     drop(rustls::crypto::ring::default_provider().install_default());
     let cli = Cli::parse();

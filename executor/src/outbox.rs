@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use crate::announce::Announcement;
 use crate::causes;
+use crate::failpoint::failpoint;
 use crate::intake::MessageId;
 use crate::journal::{Journal, Unpublished};
 use crate::pace::{Backoff, Throttle};
@@ -135,7 +136,10 @@ impl<P: Publish> Outbox<P> {
         }
         let mut count = 0;
         for Unpublished { position, announcement } in batch {
-            match self.publisher.publish(&announcement).await {
+            failpoint!("outbox.publish.before");
+            let published = self.publisher.publish(&announcement).await;
+            failpoint!("outbox.publish.after");
+            match published {
                 Ok(()) => {}
                 Err(NotPublished::Refused(error)) if self.is_given_up(position) => {
                     error!(

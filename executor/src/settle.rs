@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::failpoint::failpoint;
 use crate::intake::MessageId;
 use crate::world::within;
 
@@ -74,7 +75,10 @@ impl Held {
 }
 
 async fn settle(receipt: Receipt, how: How) {
-    match timeout(ACK_TIMEOUT, receipt.settle(how.settlement())).await {
+    failpoint!("ack.before");
+    let settled = timeout(ACK_TIMEOUT, receipt.settle(how.settlement())).await;
+    failpoint!("ack.after");
+    match settled {
         Ok(Ok(())) => debug!(?how, "settled"),
         Ok(Err(error)) => warn!(error, "an acknowledgement was not confirmed; the message comes again"),
         Err(_) => warn!("an acknowledgement was not confirmed in time; the message comes again"),

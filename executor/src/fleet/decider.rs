@@ -27,6 +27,7 @@ use super::reading::believe_outcome;
 use super::stored::{Known, Stored};
 use super::{Fleet, FleetError, RETRY_INTERVAL, rank};
 use crate::causes;
+use crate::failpoint::failpoint;
 use crate::pace::{Throttle, jittered};
 use crate::world;
 
@@ -199,7 +200,10 @@ impl Decider {
             let now = world::now();
             let body = self.fleet.inner.announcer.rollout_state(&next, now);
             let body: Bytes = body.map_err(|error| FleetError::State(causes(&error)))?.into();
-            match bus.write_entry(ROLLOUT, &key, body.clone(), self.revision).await {
+            failpoint!("rollout.decide.before");
+            let written = bus.write_entry(ROLLOUT, &key, body.clone(), self.revision).await;
+            failpoint!("rollout.decide.after");
+            match written {
                 Ok(revision) => {
                     let before = self.state.clone();
                     let known = Known::new(next, &Entry { revision, body, written_at: now });

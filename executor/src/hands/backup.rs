@@ -14,6 +14,7 @@ use super::engine::{Container, OUTPUT_MAX_BYTES, keep_tail};
 use super::oneshot::OneShot;
 use super::render::{Service, Stack};
 use super::{Context, Hands, effect_deadline, logs};
+use crate::failpoint::failpoint;
 
 const STEP: &str = "backup";
 
@@ -81,6 +82,7 @@ impl Hands {
             ..Default::default()
         };
         let exec = self.engine.call("preparing the backup command", docker.create_exec(&container.id, options)).await?;
+        failpoint!("backup.exec.before");
         let began = Instant::now();
         let mut output = Vec::new();
         let run = async {
@@ -94,6 +96,7 @@ impl Hands {
             docker.inspect_exec(&exec.id).await
         };
         let ended = tokio::time::timeout_at(deadline, run).await;
+        failpoint!("backup.exec.after");
         let tail =
             logs::tail(&format!("{} ({STEP})", service.name), &String::from_utf8_lossy(&output), &stack.redactor);
         let failed = |why: String| {

@@ -13,6 +13,7 @@ use landfall_schema::outcome::Reason;
 use super::engine::LABEL_COUNTER;
 use super::pull::{KEEPER, repository_part};
 use super::{Context, Hands};
+use crate::failpoint::failpoint;
 
 /// What becomes of our names for an image that a container of anybody uses. The image itself stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +78,9 @@ impl Hands {
                 continue;
             }
             for name in names {
+                failpoint!("commit.image-removal.before");
                 self.remove_image(&name).await?;
+                failpoint!("commit.image-removal.after");
             }
         }
         Ok(removed)
@@ -102,6 +105,7 @@ impl Hands {
         for container in self.engine.containers().await? {
             if container.one_off && !container.running && container.labels.contains_key(LABEL_COUNTER) {
                 self.engine.remove_container(&docker, &container.id).await?;
+                failpoint!("commit.one-shot-removed");
             }
         }
         Ok(())
@@ -115,6 +119,7 @@ impl Hands {
             let counter = entry.file_name().to_str().and_then(|name| name.parse::<u64>().ok());
             if counter.is_some_and(|counter| !kept.contains(&counter)) {
                 tokio::fs::remove_dir_all(entry.path()).await.map_err(trouble)?;
+                failpoint!("commit.folder-removed");
             }
         }
         Ok(())

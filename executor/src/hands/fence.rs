@@ -17,6 +17,7 @@ use super::Hands;
 use super::lease::{Begun, Claim};
 use super::redact::Redactor;
 use super::sql::connect;
+use crate::failpoint::failpoint;
 
 /// Between two attempts to take the lock.
 const LOCK_POLL: Duration = Duration::from_millis(100);
@@ -153,6 +154,7 @@ async fn locked(gate: &Gate<'_>, connection: &mut PgConnection) -> Result<Row, R
             .await
             .map_err(|error| gate.failed(error))?;
         if taken {
+            failpoint!("fence.locked");
             break;
         }
         // A host that lost its lease may be asleep with an open connection. Its transaction is rolled back.
@@ -258,6 +260,7 @@ async fn take(gate: &Gate<'_>, connection: &mut PgConnection) -> Result<Row, Rea
         .fetch_one(connection)
         .await
         .map_err(failed)?;
+    failpoint!("fence.written");
     Ok(Row::Taken { table, token })
 }
 
@@ -354,6 +357,7 @@ impl Fence {
             .bind(self.token)
             .execute(&mut self.connection)
             .await?;
+        failpoint!("fence.{}", if what.is_some() { "doing" } else { "not-doing" });
         if updated.rows_affected() == 1 { Ok(()) } else { Err(fenced()) }
     }
 
@@ -365,7 +369,9 @@ impl Fence {
             "UPDATE {table} SET state = $1, doing = NULL, finished_at = clock_timestamp() WHERE key = $2 AND token = $3"
         );
         let update = sqlx::query(AssertSqlSafe(update)).bind(state).bind(&key).bind(token).execute(&mut connection);
+        failpoint!("fence.finish.before");
         let told = tokio::time::timeout(FINISH_TIMEOUT, update).await;
+        failpoint!("fence.finish.after");
         close(connection).await;
         match told {
             Ok(Ok(updated)) if updated.rows_affected() == 1 => Ok(()),

@@ -15,6 +15,7 @@ use super::oneshot::{self, OneShot};
 use super::render::{Kind, Service, Stack};
 use super::sql::{self, Migrated};
 use super::{Context, Hands, effect_deadline};
+use crate::failpoint::failpoint;
 
 impl Hands {
     pub(crate) async fn migrate(&self, order: &Order, context: &Context) -> Result<Evidence, Reason> {
@@ -54,13 +55,18 @@ impl Hands {
             notes.extend(migrated.warnings);
             applied.extend(migrated.applied);
         }
+        failpoint!("migrate.promise.before");
         self.remember_promise(order, &made).await?;
+        failpoint!("migrate.promise.after");
         Ok(Evidence::Migrated { applied, notes })
     }
 
     /// Under the lease, if there is one to be had; and told to those who wait for it.
     async fn migrate_once(&self, stack: &Stack, service: &Service, claim: &Claim<'_>) -> Result<Migrated, Reason> {
-        let mut held = match self.lease(claim).await? {
+        failpoint!("lease.before");
+        let lease = self.lease(claim).await?;
+        failpoint!("lease.taken");
+        let mut held = match lease {
             Lease::Ours(held) => held,
             Lease::Without => return self.migrate_service(stack, service, claim, None, None).await,
             // The database itself says whether it is the one that was migrated: under one name, each host may have its own.
@@ -78,10 +84,12 @@ impl Hands {
         };
         let work = self.migrate_service(stack, service, claim, Some(held.begun()), None);
         let done = self.while_held(&mut held, claim, work).await;
+        failpoint!("lease.release.before");
         match &done {
             Ok(migrated) => self.settle(*held, claim, Ended::Done(&migrated.applied)).await,
             Err(reason) => self.settle(*held, claim, Ended::Failed(reason)).await,
         }
+        failpoint!("lease.release.after");
         done
     }
 

@@ -10,6 +10,7 @@ use super::former::Preexisting;
 use super::policy::HostPaths;
 use super::render::{Kind, Service, Stack};
 use super::{Context, Hands, effect_deadline, is_rollback, policy, preview, settings};
+use crate::failpoint::failpoint;
 
 /// Beyond what the settings give a step, the time to start it and to tell how it went.
 const STEP_SLACK_MS: u64 = 10_000;
@@ -28,6 +29,7 @@ impl Hands {
         };
         let (containers, stack) = tokio::try_join!(engine, self.render(promotion, &bundle, effect_deadline(context)))?;
         self.check_ours(&containers)?;
+        failpoint!("observe.rendered");
         // What is wrong with a setting is told with its value, which may come from the host's `.env`.
         settings::check(&stack.settings, &stack.services, is_rollback(promotion))
             .map_err(|reason| Reason { message: stack.redactor.clean(&reason.message), ..reason })?;
@@ -41,6 +43,7 @@ impl Hands {
             preview::check_contained(&stack.model, self.engine.project(), &self.config.stack.directory)?;
         }
         let touched = self.decide_touched(order, context, &stack, &containers).await?;
+        failpoint!("observe.touched");
         let former = match &context.former {
             Some(former) => Some(Former {
                 release: Some(former.release.clone()),
@@ -50,6 +53,7 @@ impl Hands {
             None => {
                 let found = Preexisting::of(&containers);
                 self.keep_preexisting(promotion.counter, found.as_ref()).await?;
+                failpoint!("observe.former-kept");
                 found.map(|found| Former { release: None, counter: None, images: found.images() })
             }
         };

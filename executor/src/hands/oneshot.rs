@@ -18,6 +18,7 @@ use super::observe::DEPENDENCIES_DEADLINE_MS;
 use super::pull::repository_part;
 use super::render::{Kind, Stack};
 use super::{Hands, logs};
+use crate::failpoint::failpoint;
 
 /// What a container may take to be started.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -95,13 +96,17 @@ impl Hands {
         self.compose.settled(&shot.stack.invocation, settled_by).await?;
         if !self.is_found(&shot, &container).await? {
             self.engine.remove_container(&docker, &container).await?;
+            failpoint!("one-shot.{}.start.before", shot.step);
             self.begin(&shot, &container).await?;
+            failpoint!("one-shot.{}.start.after", shot.step);
         }
         if let Some(mark) = &shot.mark {
             self.put(mark).await;
+            failpoint!("one-shot.{}.marked", shot.step);
         }
         let until = shot.deadline.min(Instant::now() + shot.limit);
         let exit = self.exit(&shot, &container, until).await;
+        failpoint!("one-shot.{}.ended", shot.step);
         let source = format!("{} ({})", shot.service, shot.step);
         let tail = self.engine.log_tail(&docker, &container, &source, &shot.stack.redactor).await;
         let mut why_it_runs = None;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::failpoint::failpoint;
 use process_wrap::tokio::{ChildWrapper, CommandWrap, KillOnDrop, ProcessGroup};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
@@ -90,6 +91,9 @@ pub(crate) async fn run(program: Program) -> Result<Output, ProcessError> {
     // The command holds our copy of the lock's handle; the child has its own.
     drop(command);
     let mut group = Group(Some(child));
+    if matches!(program.input, Input::Lock(_)) {
+        failpoint!("compose.started");
+    }
     let finished =
         tokio::time::timeout_at(program.deadline, finish(&mut group, text, program.stdout_max_bytes, &name)).await;
     if let Ok(finished) = finished {

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::credentials;
 use super::engine::one_line;
 use super::{Context, Hands, effect_deadline};
+use crate::failpoint::failpoint;
 
 /// Between two reports of one image's progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -68,8 +69,10 @@ impl Hands {
                 Some(inspected) => (inspected, Brought { fetched: false, bytes: 0 }),
                 None => self.fetch(image, services[0], progress, deadline).await?,
             };
+            failpoint!("pull.fetched");
             check_digest(image, &inspected)?;
             self.tag(image, services, promotion.counter).await?;
+            failpoint!("pull.tagged");
             Ok(brought)
         });
         try_join_all(brought).await

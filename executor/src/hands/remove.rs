@@ -12,6 +12,7 @@ use super::cleanup::InUse;
 use super::compose::Invocation;
 use super::engine::{LABEL_PROJECT, one_line};
 use super::{Context, Hands, effect_deadline, internal};
+use crate::failpoint::failpoint;
 
 /// What the engine has of a project.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -52,6 +53,7 @@ impl Hands {
         let found = self.remains(&docker).await?;
         if !found.is_empty() {
             self.take_all_down(context).await?;
+            failpoint!("remove.down.after");
             let left = self.remains(&docker).await?;
             self.remove_remains(&docker, &left).await?;
         }
@@ -74,6 +76,7 @@ impl Hands {
         let mut files = false;
         for folder in folders {
             files |= remove_folder(&folder).await?;
+            failpoint!("remove.folder-removed");
         }
         if files {
             what.push("its files".to_owned());

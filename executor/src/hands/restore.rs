@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::compose::{self, Invocation};
 use super::former::Preexisting;
 use super::{Context, Hands, effect_deadline, overrides};
+use crate::failpoint::failpoint;
 
 const FORMER_OVERRIDE: &str = "former.override.yml";
 
@@ -22,10 +23,12 @@ impl Hands {
             let stack = self.former_stack(former, deadline).await?;
             // They are kept on this host; somebody may have removed them by hand.
             self.ensure_images(&former.promotion, deadline).await?;
+            failpoint!("restore.up.before");
             match self.touched(order.promotion.counter).await? {
                 Some(names) => self.restore_only(&stack, &names, deadline).await?,
                 None => self.up(&stack.invocation, &stack.redactor, deadline).await?,
             }
+            failpoint!("restore.up.after");
             return Ok(Evidence::Restored);
         }
         match self.preexisting(order.promotion.counter).await? {
@@ -85,7 +88,9 @@ impl Hands {
     /// After a failed first deploy nothing is left but the volumes.
     async fn take_down(&self, order: &Order, context: &Context, deadline: Instant) -> Result<(), Reason> {
         let stack = self.stack(order, context).await?;
+        failpoint!("restore.down.before");
         let output = self.compose.change(&stack.invocation, &["down", "--remove-orphans"], deadline).await?;
+        failpoint!("restore.down.after");
         if output.code == Some(0) {
             return Ok(());
         }

@@ -27,6 +27,7 @@ use super::Hands;
 use super::fence::{Entered, Fence, Gate, close};
 use super::lease::DoneBy;
 use super::render::Stack;
+use crate::failpoint::failpoint;
 use files::migrator;
 
 /// Time for reading them out of the image.
@@ -204,10 +205,12 @@ async fn apply_fenced(
     applied: &mut Vec<AppliedMigration>,
 ) -> Result<(), MigrateError> {
     for migration in missing(migrator, fence.connection(), Strangers::Refused).await? {
+        failpoint!("sql.before");
         let took = if migration.no_tx {
             let version = migration.version.to_string();
             fence.doing(Some(&version)).await?;
             let took = fence.connection().apply(TABLE, migration).await?;
+            failpoint!("sql.without-transaction.applied");
             fence.doing(None).await?;
             took
         } else {
@@ -221,6 +224,7 @@ async fn apply_fenced(
             };
             fence.connection().apply(TABLE, &fenced).await?
         };
+        failpoint!("sql.after");
         applied.push(told(plan, migration, took));
     }
     Ok(())
@@ -312,7 +316,9 @@ async fn apply<C: Migrate>(
     let mut applied = Vec::new();
     let work = async {
         for migration in missing(migrator, connection, Strangers::Refused).await? {
+            failpoint!("sqlite.before");
             let took = connection.apply(TABLE, migration).await?;
+            failpoint!("sqlite.after");
             applied.push(told(plan, migration, took));
         }
         Ok(())

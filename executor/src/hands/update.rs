@@ -11,6 +11,7 @@ use super::compose::{self, Invocation};
 use super::engine::Container;
 use super::redact::Redactor;
 use super::{Context, Hands, effect_deadline};
+use crate::failpoint::failpoint;
 
 impl Hands {
     pub(crate) async fn update(&self, order: &Order, context: &Context) -> Result<Evidence, Reason> {
@@ -19,10 +20,12 @@ impl Hands {
         // Somebody else may have begun with the project since it was observed.
         self.check_ours(&before)?;
         let deadline = effect_deadline(context);
+        failpoint!("update.up.before");
         let up = match self.touched(order.promotion.counter).await? {
             Some(names) => self.up_only(&stack, &names, deadline).await,
             None => self.up(&stack.invocation, &stack.redactor, deadline).await,
         };
+        failpoint!("update.up.after");
         up.map_err(|reason| told_of_preview(reason, order))?;
         let (before, after) = (by_service(before), by_service(self.engine.containers().await?));
         let changed = after

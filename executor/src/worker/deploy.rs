@@ -18,6 +18,7 @@ use tracing::{Instrument as _, Span, error, info, info_span, warn};
 use super::{CarryOut, Job, Shared, Worker};
 use crate::announce::Announcement;
 use crate::causes;
+use crate::failpoint::failpoint;
 use crate::hands::{Committed, Context};
 use crate::intake::MessageId;
 use crate::journal::Step;
@@ -127,7 +128,9 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
         self.machine.handle(input.clone(), at)?;
         let announcements = self.announcements(at);
         if let Some(cause) = self.taken_back.take() {
+            failpoint!("condemn.before");
             self.worker.hands.taken_back(self.order(), &cause).await;
+            failpoint!("condemn.after");
         }
         let terminal = self.machine.terminal();
         let order = self.order();
@@ -302,12 +305,14 @@ async fn act<H: CarryOut>(
     order: Order,
     context: Context,
 ) -> (Result<Evidence, Reason>, Option<Bundle>) {
+    failpoint!("effect.{effect:?}.before");
     // A defect in one step is that step's failure: the deploy goes back, and other deploys go on.
     let result =
         AssertUnwindSafe(hands.carry_out(effect, &order, &context)).catch_unwind().await.unwrap_or_else(|_| {
             let text = format!("a defect of the executor ended the {} step; its log tells more", effect.noun());
             Err(Reason::new(ReasonCode::Internal, text).hint("please report it with the executor's log"))
         });
+    failpoint!("effect.{effect:?}.after");
     let bundle = match (effect, &result) {
         (Effect::Observe, Ok(_)) => hands.bundle(&order, &context).await.ok(),
         _ => None,
