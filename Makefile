@@ -1,6 +1,6 @@
 # Every recipe runs alike on a laptop and in CI (.ci/run calls the same ones).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fleet test test-fleet bench bench-scale lint schemas
+.PHONY: help setup demo fleet test test-fleet crash bench bench-scale lint schemas
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: ## every test, on real NATS, Docker, registry and PostgreSQL
 
 test-fleet: ## the tests of one release across a fleet, on eight real Docker hosts
 	@scripts/test --fleet
+
+crash: ## the executor killed with SIGKILL at every failpoint, once and twice, on every way a deploy can go; ends with a table
+	@scripts/test --crash
 
 bench: setup ## Landfall against the bare engine API, docker compose by hand and ssh; on one host and on eight
 	@scripts/bench host fleet

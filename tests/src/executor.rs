@@ -19,6 +19,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// What goes into `executor.toml`; every part may be changed before a start.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// Which build of the executor: the one that is shipped, or the one with failpoints.
+    pub program: &'static str,
     pub host: String,
     pub env: String,
     pub bus_url: String,
@@ -144,7 +146,7 @@ impl ExecutorProcess {
     }
 
     fn command(&self) -> Result<Command> {
-        let program = program("landfall-executor")?;
+        let program = program(self.settings.program)?;
         let mut command = match &self.settings.network {
             // It becomes the program: the child's id is the executor's.
             Some(network) => {

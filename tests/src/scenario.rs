@@ -143,6 +143,7 @@ impl Scenario {
         std::fs::write(directory.join(".env"), format!("HTTP_PORT={port}\n"))?;
         let project = names::unique("landfall-test");
         let mut settings = Settings {
+            program: "landfall-executor",
             host: name.to_owned(),
             env: self.env.to_string(),
             bus_url: self.nats.url(),

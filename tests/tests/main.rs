@@ -6,6 +6,7 @@ mod audit;
 mod bad_events;
 mod bad_stack;
 mod cli;
+mod crashes;
 mod drift;
 mod expect;
 mod fleet;

@@ -113,6 +113,7 @@ impl FleetScenario {
         let port = lease.machine.free_port().await?;
         std::fs::write(directory.join(".env"), format!("HTTP_PORT={port}\n"))?;
         let mut settings = Settings {
+            program: "landfall-executor",
             host: name.clone(),
             env: self.env.to_string(),
             bus_url: self.nats.url(),

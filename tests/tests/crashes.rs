@@ -1,0 +1,173 @@
+//! The real executor, ended with SIGKILL at every failpoint it passes, once and twice, on every way that a deploy can go. `make crash`
+//! runs all of it and prints the table.
+//!
+//! In reading order: [`path`] says what is deployed, [`lane`] kills and checks, [`table`] sums up.
+
+mod lane;
+mod path;
+mod table;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+
+use lane::{Kill, Lane};
+use path::Path;
+use table::{Line, Verdict, record};
+
+/// The kills of one path are shared out among so many tests, which run beside each other.
+const SHARDS: usize = 4;
+/// Of failpoints that are passed often, so many passings are tried: the first, the last, and some between.
+const PASSINGS_MAX: usize = 4;
+
+/// Every kill of a path whose deploy passes these failpoints. On the thorough paths every passing is tried, and the second kill also comes
+/// one failpoint later; on the others each failpoint is tried at its first passing, once and twice.
+fn kills(path: Path, passed: &[String]) -> Vec<Kill> {
+    let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+    for name in passed.iter().filter(|name| path.is_about(name)) {
+        *times.entry(name).or_default() += 1;
+    }
+    let mut kills = Vec::new();
+    for (name, times) in times {
+        for nth in passings(name, if path.is_thorough() { times } else { 1 }) {
+            kills.push(Kill { point: name.to_owned(), nth, again: None });
+        }
+        kills.push(Kill { point: name.to_owned(), nth: 1, again: Some(name.to_owned()) });
+        if let Some(next) = next(passed, name).filter(|_| path.is_thorough()) {
+            kills.push(Kill { point: name.to_owned(), nth: 1, again: Some(next) });
+        }
+    }
+    kills
+}
+
+/// Which passings of a failpoint are tried. Every write of a step is a state of its own.
+fn passings(name: &str, times: usize) -> Vec<usize> {
+    if times <= PASSINGS_MAX || name.starts_with("journal.") {
+        return (1..=times).collect();
+    }
+    let last = PASSINGS_MAX - 1;
+    (0..=last).map(|index| 1 + index * (times - 1) / last).collect()
+}
+
+/// The failpoint that comes next, where the executor goes on: what is told to the bus meanwhile is told beside it.
+fn next(passed: &[String], name: &str) -> Option<String> {
+    let is_beside = |name: &str| name.starts_with("outbox.") || name.starts_with("ack.");
+    let first = passed.iter().position(|one| one == name)?;
+    let mut after = passed[first..].iter().filter(|one| *one != name && is_beside(one) == is_beside(name));
+    after.next().cloned()
+}
+
+/// One share of a path's kills. After a failure the rest goes on with a host of its own, so that one run tells of all.
+async fn shard(path: Path, shard: usize) -> Result<()> {
+    let (lane, passed) = Lane::open(path).await?;
+    let mut lane = Some(lane);
+    let mut failures = Vec::new();
+    for (index, kill) in kills(path, &passed).into_iter().enumerate() {
+        if index % SHARDS != shard {
+            continue;
+        }
+        let mut on = match lane.take() {
+            Some(lane) => lane,
+            None => Lane::open(path).await?.0,
+        };
+        let seen = on.kill(&kill).await;
+        record(&Line { path: path.name(), kill: kill.clone(), verdict: Verdict::of(&kill, &seen) })?;
+        match seen {
+            Ok(_) => lane = Some(on),
+            // What the lane was in the middle of is shown when it is dropped.
+            Err(error) => failures.push(format!("{kill:?}: {error:#}")),
+        }
+    }
+    if let Some(lane) = lane {
+        lane.close().await?;
+    }
+    ensure!(failures.is_empty(), "{} kills were not survived:\n{}", failures.len(), failures.join("\n\n"));
+    Ok(())
+}
+
+macro_rules! paths {
+    ($($path:ident: $module:ident),* $(,)?) => {
+        $(mod $module {
+            use super::{Path, Result, shard};
+
+            #[tokio::test]
+            #[ignore = "minutes: make crash"]
+            async fn shard_0() -> Result<()> {
+                shard(Path::$path, 0).await
+            }
+
+            #[tokio::test]
+            #[ignore = "minutes: make crash"]
+            async fn shard_1() -> Result<()> {
+                shard(Path::$path, 1).await
+            }
+
+            #[tokio::test]
+            #[ignore = "minutes: make crash"]
+            async fn shard_2() -> Result<()> {
+                shard(Path::$path, 2).await
+            }
+
+            #[tokio::test]
+            #[ignore = "minutes: make crash"]
+            async fn shard_3() -> Result<()> {
+                shard(Path::$path, 3).await
+            }
+        })*
+
+        const PATHS: &[Path] = &[$(Path::$path),*];
+    };
+}
+
+paths! {
+    SqlFiles: sql_files,
+    Sqlite: sqlite,
+    Migrator: migrator,
+    RollsBack: rolls_back,
+    FirstFails: first_fails,
+    Partial: partial,
+    PartialRollsBack: partial_rolls_back,
+    Coordinated: coordinated,
+    CoordinatedRollsBack: coordinated_rolls_back,
+    SignedRollback: signed_rollback,
+    Removal: removal,
+    Refused: refused,
+}
+
+/// Not shipped, not even by name. `grep` looks, since the program is large.
+#[test]
+fn the_shipped_executor_has_no_failpoints() -> Result<()> {
+    let has = |text: &str| -> Result<bool> {
+        let program = landfall_tests::lab::program("landfall-executor")?;
+        let looked = std::process::Command::new("grep").args(["-q", "-a", "-F", text]).arg(program).status()?;
+        Ok(looked.success())
+    };
+    ensure!(has("landfall-executor")?, "the search finds nothing at all");
+    for trace in ["LANDFALL_FAILPOINT", "outbox.publish.before"] {
+        ensure!(!has(trace)?, "the executor that is shipped was built with the feature `failpoints`: it has {trace}");
+    }
+    Ok(())
+}
+
+/// A failpoint that is new in the source must be known to the matrix, or the table would be complete without it.
+#[test]
+fn every_failpoint_of_the_source_is_known() -> Result<()> {
+    let named = table::named()?;
+    ensure!(named.len() > 50, "only {named:?} were found");
+    ensure!(named.contains("effect.Update.before") && named.contains("outbox.publish.after"), "{named:?}");
+    Ok(())
+}
+
+/// What `make crash` ends with: every failpoint was reached on some path and killed there, and nothing was lost or done twice.
+#[test]
+#[ignore = "after the kills: make crash"]
+fn the_table() -> Result<()> {
+    table::print(&PATHS.iter().map(|path| path.name()).collect::<Vec<_>>())
+}
+
+#[test]
+fn often_passed_failpoints_are_tried_at_both_ends() {
+    assert_eq!(passings("outbox.publish.before", 3), [1, 2, 3]);
+    assert_eq!(passings("outbox.publish.before", 20), [1, 7, 13, 20]);
+    assert_eq!(passings("journal.record a step.after", 6).len(), 6);
+}

@@ -1,0 +1,246 @@
+//! What the kills came to: one line for each in a file, and a table of them all at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::lane::{Kill, Seen};
+
+/// Where the lines go; `make crash` sets it.
+const FILE: &str = "LANDFALL_CRASH_RESULTS";
+const ONCE: &str = "-";
+
+/// Parts of names that are made while the executor runs, and what they can be.
+const PARTS: &[(&str, &[&str])] = &[
+    (
+        "effect.{effect:?}.",
+        &[
+            "Observe",
+            "Pull",
+            "Admit",
+            "Backup",
+            "Migrate",
+            "Update",
+            "Prove",
+            "Smoke",
+            "Bake",
+            "Commit",
+            "AwaitRollout",
+            "Restore",
+            "ProveFormer",
+            "Remove",
+        ],
+    ),
+    ("one-shot.{}.", &["backup", "migration", "smoke test 2"]),
+    ("fence.{}", &["doing", "not-doing"]),
+];
+
+/// Failpoints that no path of the matrix passes, and why.
+const NOT_ON_A_PATH: &[(&str, &str)] = &[
+    ("one-shot.backup.marked", "only what may not run twice is marked"),
+    ("one-shot.smoke test 2.marked", "only what may not run twice is marked"),
+];
+
+/// What became of one kill.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Survived,
+    /// The first kill was survived, and the second did not come: after the restart that failpoint is not passed any more.
+    SurvivedOnce,
+    /// A cut-off statement without a transaction was left to people, as it must be.
+    Unknown,
+    NotReached,
+    Doubled,
+    Lost,
+    Failed(String),
+}
+
+impl Verdict {
+    pub(crate) fn of(kill: &Kill, seen: &Result<Seen>) -> Self {
+        match seen {
+            Ok(seen) if seen.unknown => Self::Unknown,
+            Ok(seen) if kill.again.is_some() && !seen.again => Self::SurvivedOnce,
+            Ok(_) => Self::Survived,
+            Err(error) => Self::read(&format!("{error:#}").lines().next().unwrap_or("failed").replace('\t', " ")),
+        }
+    }
+
+    fn written(&self) -> &str {
+        match self {
+            Self::Survived => "survived",
+            Self::SurvivedOnce => "survived, and was not passed again",
+            Self::Unknown => "left to people",
+            Self::NotReached => "was not reached",
+            Self::Doubled => "migrations doubled",
+            Self::Lost => "outcomes lost",
+            Self::Failed(why) => why,
+        }
+    }
+
+    fn read(text: &str) -> Self {
+        let fixed = [Self::Survived, Self::SurvivedOnce, Self::Unknown];
+        if let Some(verdict) = fixed.into_iter().find(|verdict| verdict.written() == text) {
+            return verdict;
+        }
+        let told = [Self::NotReached, Self::Doubled, Self::Lost];
+        told.into_iter()
+            .find(|verdict| text.contains(verdict.written()))
+            .unwrap_or_else(|| Self::Failed(text.to_owned()))
+    }
+}
+
+/// One kill and what became of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) path: String,
+    pub(crate) kill: Kill,
+    pub(crate) verdict: Verdict,
+}
+
+impl Line {
+    fn read(line: &str) -> Result<Self> {
+        let words: Vec<&str> = line.split('\t').collect();
+        let [path, point, nth, again, verdict] = words.as_slice() else { bail!("{line:?} is no line of results") };
+        let again = (*again != ONCE).then(|| (*again).to_owned());
+        let kill = Kill { point: (*point).to_owned(), nth: nth.parse()?, again };
+        Ok(Self { path: (*path).to_owned(), kill, verdict: Verdict::read(verdict) })
+    }
+}
+
+/// Appends the line, when somebody wants a table.
+///
+/// # Errors
+/// When the file cannot be written.
+pub(crate) fn record(line: &Line) -> Result<()> {
+    let Some(results) = std::env::var_os(FILE) else { return Ok(()) };
+    let Line { path, kill: Kill { point, nth, again }, verdict } = line;
+    let again = again.as_deref().unwrap_or(ONCE);
+    let mut file = std::fs::File::options().create(true).append(true).open(results)?;
+    Ok(file.write_all(format!("{path}\t{point}\t{nth}\t{again}\t{}\n", verdict.written()).as_bytes())?)
+}
+
+/// Every failpoint in the executor's source, with the parts that are filled in while it runs.
+///
+/// # Errors
+/// When a part is not known here.
+pub(crate) fn named() -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    read_folder(&PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../executor/src")), &mut found)?;
+    let mut named = BTreeSet::new();
+    for name in found {
+        match PARTS.iter().find(|(pattern, _)| name.starts_with(pattern)) {
+            Some((pattern, values)) => {
+                let (before, after) = pattern.split_once('{').context("a part")?;
+                let rest = after.split_once('}').map_or("", |(_, rest)| rest);
+                let end = &name[pattern.len()..];
+                named.extend(values.iter().map(|value| format!("{before}{value}{rest}{end}")));
+            }
+            None if name.contains('{') => bail!("what {name} can be is not written in PARTS of {}", file!()),
+            None => drop(named.insert(name)),
+        }
+    }
+    Ok(named)
+}
+
+fn read_folder(folder: &Path, found: &mut BTreeSet<String>) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            read_folder(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path)?;
+            let names = text.split("failpoint!(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+            found.extend(names.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+        }
+    }
+    Ok(())
+}
+
+/// Sums of one path.
+#[derive(Default)]
+struct Sum {
+    points: BTreeSet<String>,
+    once: u32,
+    twice: u32,
+    survived: u32,
+    unknown: u32,
+    not_reached: u32,
+    doubled: u32,
+    lost: u32,
+    failed: u32,
+}
+
+impl Sum {
+    fn add(&mut self, line: &Line) {
+        self.points.insert(line.kill.point.clone());
+        match (&line.kill.again, &line.verdict) {
+            (_, Verdict::NotReached) => {}
+            (Some(_), verdict) if *verdict != Verdict::SurvivedOnce => self.twice += 1,
+            _ => self.once += 1,
+        }
+        let count = match &line.verdict {
+            Verdict::Survived | Verdict::SurvivedOnce => &mut self.survived,
+            Verdict::Unknown => &mut self.unknown,
+            Verdict::NotReached => &mut self.not_reached,
+            Verdict::Doubled => &mut self.doubled,
+            Verdict::Lost => &mut self.lost,
+            Verdict::Failed(_) => &mut self.failed,
+        };
+        *count += 1;
+    }
+
+    fn row(&self, name: &str) -> String {
+        let fired = self.once + self.twice;
+        let survived = self.survived + self.unknown;
+        let (points, doubled, lost) = (self.points.len(), self.doubled, self.lost);
+        format!(
+            "| {name} | {points} | {} | {} | {survived} of {fired} | {} | {doubled} | {lost} | {} |",
+            self.once, self.twice, self.unknown, self.not_reached
+        )
+    }
+}
+
+/// Prints the table of the file of results.
+///
+/// # Errors
+/// When a failpoint never killed, or a kill was not survived.
+pub(crate) fn print(paths: &[String]) -> Result<()> {
+    let results = std::env::var_os(FILE).with_context(|| format!("{FILE} is not set\n  hint: run `make crash`"))?;
+    let lines: Vec<Line> = std::fs::read_to_string(results)?.lines().map(Line::read).collect::<Result<_>>()?;
+    let (mut by_path, mut all) = (BTreeMap::<&str, Sum>::new(), Sum::default());
+    for line in &lines {
+        by_path.entry(&line.path).or_default().add(line);
+        all.add(line);
+    }
+    println!(
+        "| path | failpoints | killed once | killed twice | survived | of these left to people | migrations doubled | outcomes lost | not reached |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|");
+    for path in paths {
+        println!("{}", by_path.get(path.as_str()).with_context(|| format!("nothing was killed on {path}"))?.row(path));
+    }
+    println!("{}", all.row("all"));
+    let reached: BTreeSet<&str> =
+        lines.iter().filter(|l| l.verdict != Verdict::NotReached).map(|l| l.kill.point.as_str()).collect();
+    let excused: BTreeMap<&str, &str> = NOT_ON_A_PATH.iter().copied().collect();
+    for (point, why) in &excused {
+        println!("not on a path: {point}: {why}");
+        ensure!(!reached.contains(point), "{point} is on a path after all");
+    }
+    let named = named()?;
+    let never: Vec<&String> =
+        named.iter().filter(|name| !reached.contains(name.as_str()) && !excused.contains_key(name.as_str())).collect();
+    ensure!(never.is_empty(), "never reached, so nothing is known of them: {never:?}");
+    let unknown: Vec<&&str> = reached.iter().filter(|point| !named.contains(**point)).collect();
+    ensure!(unknown.is_empty(), "not in the source, so this is another build: {unknown:?}");
+    println!("failpoints in the source: {}, reached: {}, not on a path: {}", named.len(), reached.len(), excused.len());
+    let wrong: Vec<String> = lines
+        .iter()
+        .filter(|l| !matches!(l.verdict, Verdict::Survived | Verdict::SurvivedOnce | Verdict::Unknown))
+        .map(|l| format!("{} {:?}: {}", l.path, l.kill, l.verdict.written()))
+        .collect();
+    ensure!(wrong.is_empty(), "{} kills were not survived:\n{}", wrong.len(), wrong.join("\n"));
+    Ok(())
+}
