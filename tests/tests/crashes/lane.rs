@@ -95,8 +95,8 @@ impl Lane {
 
     /// The same as a case, and nobody is killed.
     async fn reference(&mut self) -> Result<Vec<String>> {
-        self.failpoints.trace()?;
         let (release, draft) = self.prepare().await?;
+        self.failpoints.trace()?;
         self.scenario.publish(&draft).await?;
         let counter = draft.counter();
         self.scenario.terminal(0, counter).await?;
