@@ -158,6 +158,9 @@ fn the_shipped_executor_has_no_failpoints() -> Result<()> {
 fn every_failpoint_of_the_source_is_known() -> Result<()> {
     let named = table::named()?;
     ensure!(named.len() > 50, "only {named:?} were found");
+    for write in table::journal_writes()? {
+        ensure!(named.contains(&format!("journal.{write}.before")), "the journal's write {write} is not in PARTS");
+    }
     ensure!(named.contains("effect.Update.before") && named.contains("outbox.publish.after"), "{named:?}");
     Ok(())
 }
@@ -173,5 +176,5 @@ fn the_table() -> Result<()> {
 fn often_passed_failpoints_are_tried_at_both_ends() {
     assert_eq!(passings("outbox.publish.before", 3), [1, 2, 3]);
     assert_eq!(passings("outbox.publish.before", 20), [1, 7, 13, 20]);
-    assert_eq!(passings("journal.record a step.after", 6).len(), 6);
+    assert_eq!(passings("journal.record.after", 6).len(), 6);
 }

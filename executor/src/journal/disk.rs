@@ -2,6 +2,8 @@
 //! machine may lose its power before a write or after it.
 
 use super::JournalError;
+#[cfg(not(feature = "simulation"))]
+use crate::failpoint::failpoint;
 
 /// Asks the journal.
 #[cfg(not(feature = "simulation"))]
@@ -15,7 +17,10 @@ pub(super) async fn write<T>(
     _what: &'static str,
     work: impl Future<Output = Result<T, JournalError>> + Send,
 ) -> Result<T, JournalError> {
-    work.await
+    failpoint!("journal.{_what}.before");
+    let written = work.await;
+    failpoint!("journal.{_what}.after");
+    written
 }
 
 #[cfg(feature = "simulation")]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -35,10 +35,31 @@ const PARTS: &[(&str, &[&str])] = &[
     ),
     ("one-shot.{}.", &["backup", "migration", "smoke test 2"]),
     ("fence.{}", &["doing", "not-doing"]),
+    (
+        "journal.{_what}.",
+        &[
+            "take",
+            "refuse",
+            "record",
+            "end",
+            "announce",
+            "set_deploy_traceparent",
+            "commit",
+            "mark_published",
+            "prune",
+            "forget_preview",
+        ],
+    ),
 ];
 
 /// Failpoints that no path of the matrix passes, and why.
 const NOT_ON_A_PATH: &[(&str, &str)] = &[
+    ("journal.end.before", "a promotion that another passes by before it begins; killed in simulation"),
+    ("journal.end.after", "a promotion that another passes by before it begins; killed in simulation"),
+    ("journal.forget_preview.before", "a preview whose time is over; its removal by promotion is a path"),
+    ("journal.forget_preview.after", "a preview whose time is over; its removal by promotion is a path"),
+    ("journal.set_deploy_traceparent.before", "only where traces are collected; nothing is decided by it"),
+    ("journal.set_deploy_traceparent.after", "only where traces are collected; nothing is decided by it"),
     ("one-shot.backup.marked", "only what may not run twice is marked"),
     ("one-shot.smoke test 2.marked", "only what may not run twice is marked"),
 ];
@@ -126,8 +147,7 @@ pub(crate) fn record(line: &Line) -> Result<()> {
 /// # Errors
 /// When a part is not known here.
 pub(crate) fn named() -> Result<BTreeSet<String>> {
-    let mut found = BTreeSet::new();
-    read_folder(&PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../executor/src")), &mut found)?;
+    let found = first_arguments("failpoint!(")?;
     let mut named = BTreeSet::new();
     for name in found {
         match PARTS.iter().find(|(pattern, _)| name.starts_with(pattern)) {
@@ -144,18 +164,32 @@ pub(crate) fn named() -> Result<BTreeSet<String>> {
     Ok(named)
 }
 
-fn read_folder(folder: &Path, found: &mut BTreeSet<String>) -> Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            read_folder(&path, found)?;
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = std::fs::read_to_string(&path)?;
-            let names = text.split("failpoint!(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
-            found.extend(names.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+/// The journal's writes, as its source names them; each is a failpoint before it and one after.
+///
+/// # Errors
+/// When the source cannot be read.
+pub(crate) fn journal_writes() -> Result<BTreeSet<String>> {
+    first_arguments("disk::write(")
+}
+
+/// What stands in quotation marks behind this text, everywhere in the executor's source.
+fn first_arguments(call: &str) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let mut folders = vec![PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../executor/src"))];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path)?;
+                let names = text.split(call).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+                found.extend(names.filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())));
+            }
         }
     }
-    Ok(())
+    ensure!(!found.is_empty(), "the executor's source has no {call}");
+    Ok(found)
 }
 
 /// Sums of one path.
