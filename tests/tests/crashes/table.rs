@@ -84,8 +84,22 @@ impl Verdict {
             Ok(seen) if seen.unknown => Self::Unknown,
             Ok(seen) if kill.again.is_some() && !seen.again => Self::SurvivedOnce,
             Ok(_) => Self::Survived,
-            Err(error) => Self::read(&format!("{error:#}").lines().next().unwrap_or("failed").replace('\t', " ")),
+            Err(error) => Self::of_error(error),
         }
+    }
+
+    /// What was wrong may be told by any of the causes; else the last of them says most.
+    fn of_error(error: &anyhow::Error) -> Self {
+        let told = error
+            .chain()
+            .map(|cause| Self::read(&cause.to_string().lines().next().unwrap_or("failed").replace('\t', " ")));
+        let told: Vec<Self> = told.collect();
+        let known = told.iter().find(|verdict| !matches!(verdict, Self::Failed(_)));
+        known.or(told.last()).cloned().unwrap_or_else(|| Self::Failed("failed".to_owned()))
+    }
+
+    fn is_good(&self) -> bool {
+        matches!(self, Self::Survived | Self::SurvivedOnce | Self::Unknown)
     }
 
     fn written(&self) -> &str {
@@ -140,6 +154,18 @@ pub(crate) fn record(line: &Line) -> Result<()> {
     let again = again.as_deref().unwrap_or(ONCE);
     let mut file = std::fs::File::options().create(true).append(true).open(results)?;
     Ok(file.write_all(format!("{path}\t{point}\t{nth}\t{again}\t{}\n", verdict.written()).as_bytes())?)
+}
+
+/// What an earlier run into the same file has survived: a run that was cut off goes on there.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn survived() -> Result<BTreeSet<(String, Kill)>> {
+    let Some(results) = std::env::var_os(FILE).filter(|file| std::path::Path::new(file).exists()) else {
+        return Ok(BTreeSet::new());
+    };
+    let lines: Vec<Line> = std::fs::read_to_string(results)?.lines().map(Line::read).collect::<Result<_>>()?;
+    Ok(lines.into_iter().filter(|line| line.verdict.is_good()).map(|line| (line.path, line.kill)).collect())
 }
 
 /// Every failpoint in the executor's source, with the parts that are filled in while it runs.
@@ -272,7 +298,7 @@ pub(crate) fn print(paths: &[String]) -> Result<()> {
     println!("failpoints in the source: {}, reached: {}, not on a path: {}", named.len(), reached.len(), excused.len());
     let wrong: Vec<String> = lines
         .iter()
-        .filter(|l| !matches!(l.verdict, Verdict::Survived | Verdict::SurvivedOnce | Verdict::Unknown))
+        .filter(|line| !line.verdict.is_good())
         .map(|l| format!("{} {:?}: {}", l.path, l.kill, l.verdict.written()))
         .collect();
     ensure!(wrong.is_empty(), "{} kills were not survived:\n{}", wrong.len(), wrong.join("\n"));
