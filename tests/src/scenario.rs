@@ -55,6 +55,8 @@ pub struct Scenario {
     pub engine: Engine,
     pub outcomes: Outcomes,
     pub hosts: Vec<Host>,
+    /// How often its limits a test waits that drives many executors at a time.
+    pub patience: u32,
     /// The repository of this test's images, without the registry.
     pub repository: String,
     counter: u64,
@@ -87,6 +89,7 @@ impl Scenario {
             engine: Engine::new(&lab),
             outcomes: Outcomes::follow(&bus),
             hosts: Vec::new(),
+            patience: 1,
             repository: names::unique("shop"),
             counter: 0,
             folder: TempDir::with_prefix("landfall-test-")?,
@@ -172,11 +175,12 @@ impl Scenario {
     /// When it does not.
     pub async fn start_executor(&mut self, host: usize) -> Result<()> {
         let bus = &self.bus;
+        let limit = PRESENCE_LIMIT * self.patience;
         let Host { name, executor, .. } = &mut self.hosts[host];
         let env = &EnvName::new(executor.settings.env.clone())?;
         let before = beat(bus, env, name).await?;
         executor.start()?;
-        until("the executor is present", PRESENCE_LIMIT, async || {
+        until("the executor is present", limit, async || {
             ensure!(executor.is_running(), "it ended");
             ensure!(beat(bus, env, name).await? > before, "no new sign of life");
             Ok(())
@@ -256,7 +260,7 @@ impl Scenario {
         let is_it = |outcome: &Outcome| outcome.host == *name && outcome.counter.0 == counter && is_it(outcome.kind);
         let what = format!("{what} of #{counter} on {name}");
         let waited = tokio::select! {
-            waited = self.outcomes.wait(&what, DEPLOY_LIMIT, is_it) => waited,
+            waited = self.outcomes.wait(&what, DEPLOY_LIMIT * self.patience, is_it) => waited,
             ended = executor.ends_by_itself() => ended,
         };
         waited.with_context(|| format!("the executor's log:\n{}\n", executor.log()))
@@ -299,7 +303,7 @@ impl Scenario {
     /// When it does not.
     pub async fn assert_serves(&self, version: &str) -> Result<()> {
         for host in &self.hosts {
-            until(&format!("{} serves {version}", host.name), SERVE_LIMIT, async || {
+            until(&format!("{} serves {version}", host.name), SERVE_LIMIT * self.patience, async || {
                 let body = http::get(host.port, "/").await?;
                 ensure!(body == version, "it serves {body}");
                 Ok(())

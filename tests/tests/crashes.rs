@@ -65,19 +65,31 @@ fn next(passed: &[String], name: &str) -> Option<String> {
     after.next().cloned()
 }
 
+/// By the name, since what is passed beside a deploy may differ from one host to the next.
+fn shard_of(kill: &Kill) -> usize {
+    let name = kill.point.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+    (name + kill.nth + usize::from(kill.again.is_some())) % SHARDS
+}
+
 /// One share of a path's kills. After a failure the rest goes on with a host of its own, so that one run tells of all.
 async fn shard(path: Path, shard: usize) -> Result<()> {
     let (lane, passed) = Lane::open(path).await?;
     let mut lane = Some(lane);
     let mut failures = Vec::new();
     let done = table::survived()?;
-    for (index, kill) in kills(path, &passed).into_iter().enumerate() {
-        if index % SHARDS != shard || done.contains(&(path.name(), kill.clone())) {
+    for kill in kills(path, &passed) {
+        if shard_of(&kill) != shard || done.contains(&(path.name(), kill.clone())) {
             continue;
         }
         let mut on = match lane.take() {
             Some(lane) => lane,
-            None => Lane::open(path).await?.0,
+            None => match Lane::open(path).await {
+                Ok((lane, _)) => lane,
+                Err(error) => {
+                    failures.push(format!("no new host for the rest: {error:#}"));
+                    break;
+                }
+            },
         };
         let seen = on.kill(&kill).await;
         record(&Line { path: path.name(), kill: kill.clone(), verdict: Verdict::of(&kill, &seen) })?;

@@ -18,6 +18,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 
 use super::path::{Path, Release, Releases};
 
+/// Many deploys share the machine: what fails only for want of time says nothing of a crash.
+const PATIENCE: u32 = 4;
 /// After a terminal outcome, for a second kill that may come or not.
 const SECOND_KILL_LIMIT: Duration = Duration::from_millis(800);
 /// For everything to be told and acknowledged; longer than a message waits for its acknowledgement.
@@ -70,6 +72,7 @@ impl Lane {
     /// When that does not succeed.
     pub(crate) async fn open(path: Path) -> Result<(Self, Vec<String>)> {
         let mut scenario = Scenario::without_hosts().await?;
+        scenario.patience = PATIENCE;
         let failpoints = Failpoints::in_folder(scenario.folder());
         let sections = path.sections(scenario.folder())?;
         // Few are kept, so that every commit has something to clean up.
@@ -117,7 +120,7 @@ impl Lane {
         let counter = draft.counter();
         self.failpoints.arm(&kill.point, kill.nth)?;
         self.scenario.publish(&draft).await?;
-        self.dies(DEPLOY_LIMIT).await.with_context(|| format!("{} was not reached", kill.point))?;
+        self.dies(DEPLOY_LIMIT * PATIENCE).await.with_context(|| format!("{} was not reached", kill.point))?;
         ensure!(self.failpoints.has_killed(&kill.point)?, "the executor ended, but not at {}", kill.point);
         let mut seen = Seen::default();
         if let Some(again) = &kill.again {
