@@ -28,8 +28,12 @@ pub struct MessageId(String);
 
 impl MessageId {
     pub fn of(message: &Delivered) -> Self {
-        let mut bytes = Vec::with_capacity(message.body.len() + 512);
-        for part in [message.subject.as_bytes(), &message.body, message.signature.as_deref().unwrap_or("").as_bytes()] {
+        Self::of_parts(&message.subject, &message.body, message.signature.as_deref())
+    }
+
+    pub fn of_parts(subject: &str, body: &[u8], signature: Option<&str>) -> Self {
+        let mut bytes = Vec::with_capacity(body.len() + 512);
+        for part in [subject.as_bytes(), body, signature.unwrap_or("").as_bytes()] {
             // With the lengths in front no two messages make the same bytes.
             bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
             bytes.extend_from_slice(part);

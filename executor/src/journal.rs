@@ -3,6 +3,7 @@
 
 mod disk;
 mod rows;
+mod seal;
 mod serving;
 
 use std::fs::{OpenOptions, Permissions};
@@ -24,7 +25,7 @@ use crate::announce::Announcement;
 use crate::hands::Committed;
 use crate::intake::{Handled, MessageId, Standing, Taken};
 
-pub use rows::{Unfinished, Unpublished};
+pub use rows::{Told, Unfinished, Unpublished};
 pub use serving::Serving;
 
 /// The journal's file in the state directory.
@@ -44,19 +45,25 @@ const PUBLISHED_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 #[derive(Debug, Error)]
 pub enum JournalError {
-    #[error("cannot open the journal {}", path.display())]
+    #[error(
+        "cannot open the journal {}\n  hint: does the executor's user own the state directory, and has its disk space left? see `ls -l` and `df` there",
+        path.display()
+    )]
     Open { path: PathBuf, source: sqlx::Error },
     #[error(
-        "the journal {file} is damaged: {detail}\n  hint: nothing was changed. Stop the executor and move the file away: \
-         `mv {file} {file}.damaged`. The host then takes the newest promotion of every application once more",
-        file = path.display()
+        "the journal {file} is damaged: {detail}\n  hint: nothing was changed. Stop the executor and move it away with the files beside it: \
+         `mkdir {folder}/damaged && mv {file}* {folder}/damaged/`. The host then takes the newest promotion of every application once more",
+        file = path.display(), folder = path.parent().unwrap_or(path).display()
     )]
     Damaged { path: PathBuf, detail: String },
     #[error("cannot bring the journal {} to this version's form", path.display())]
     Migrate { path: PathBuf, source: sqlx::migrate::MigrateError },
     #[error("cannot {what} in the journal")]
     Query { what: &'static str, source: sqlx::Error },
-    #[error("the journal holds something unreadable: {what}")]
+    #[error(
+        "the journal holds something unreadable: {what}\n  hint: if a newer executor wrote it, install that one again; else stop the executor and \
+         move {FILE_NAME} in the state directory away, and the host takes the newest promotion of every application once more"
+    )]
     Unreadable { what: String },
 }
 
@@ -84,7 +91,7 @@ impl Journal {
     /// Opens or creates the journal, brings its tables up to date and checks it.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`] when SQLite's own check finds anything; otherwise what could not be done.
+    /// [`JournalError::Damaged`] when SQLite's own check finds anything, or a row is not what was written; otherwise what could not be done.
     pub async fn open(state_dir: &Path) -> Result<Self, JournalError> {
         let path = state_dir.join(FILE_NAME);
         keep_to_ourselves(&path).map_err(|source| JournalError::Open { path: path.clone(), source: source.into() })?;
@@ -116,11 +123,15 @@ impl Journal {
             sqlx::migrate::MigrateError::Execute(source) => open_error(&path, source),
             source => JournalError::Migrate { path: path.clone(), source },
         })?;
+        seal::verify(&journal.pool, &path).await.map_err(|error| match error {
+            JournalError::Query { source, .. } => open_error(&path, source),
+            error => error,
+        })?;
         Ok(journal)
     }
 
     async fn check(&self, path: &Path) -> Result<(), JournalError> {
-        let lines: Vec<String> = sqlx::query_scalar("PRAGMA quick_check(5)")
+        let lines: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check(5)")
             .fetch_all(&self.pool)
             .await
             .map_err(|source| open_error(path, source))?;
@@ -281,13 +292,16 @@ impl Journal {
         disk::write("refuse", async {
             let what = "record a refusal";
             let mut tx = self.begin().await?;
-            sqlx::query("INSERT INTO refusals (message, code, refused_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-                .bind(message.as_str())
-                .bind(code.as_str())
-                .bind(now.as_millisecond())
-                .execute(&mut *tx)
-                .await
-                .map_err(failed(what))?;
+            sqlx::query(
+                "INSERT INTO refusals (message, code, refused_at, seal) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            )
+            .bind(message.as_str())
+            .bind(code.as_str())
+            .bind(now.as_millisecond())
+            .bind(seal::of_refusal(message, &code.as_str()))
+            .execute(&mut *tx)
+            .await
+            .map_err(failed(what))?;
             rows::insert_announcements(&mut tx, announcements, now).await?;
             tx.commit().await.map_err(failed(what))
         })
@@ -304,14 +318,15 @@ impl Journal {
             serde_json::to_string(step.input).map_err(|error| JournalError::Unreadable { what: error.to_string() })?;
         let mut tx = self.begin().await?;
         sqlx::query(
-            "INSERT INTO entries (env, app, counter, position, at, input) SELECT ?1, ?2, ?3, coalesce(max(position), 0) + 1, ?4, ?5 \
+            "INSERT INTO entries (env, app, counter, position, at, input, seal) SELECT ?1, ?2, ?3, coalesce(max(position), 0) + 1, ?4, ?5, ?6 \
              FROM entries WHERE env = ?1 AND app = ?2 AND counter = ?3",
         )
         .bind(promotion.env.as_str())
         .bind(promotion.app.as_str())
         .bind(counter)
         .bind(step.at.as_millisecond())
-        .bind(input)
+        .bind(&input)
+        .bind(seal::of_entry(promotion, step.at, &input))
         .execute(&mut *tx)
         .await
         .map_err(failed(what))?;
@@ -387,17 +402,20 @@ impl Journal {
         disk::write("commit", async {
         let promotion = &order.promotion;
         let unreadable = |error: serde_json::Error| JournalError::Unreadable { what: error.to_string() };
+        let written = serde_json::to_string(promotion).map_err(unreadable)?;
+        let bundle = serde_json::to_string(bundle).map_err(unreadable)?;
         sqlx::query(
-            "INSERT INTO committed (env, app, counter, promotion, bundle, committed_at, event_id) VALUES (?, ?, ?, ?, ?, ?, ?) \
+            "INSERT INTO committed (env, app, counter, promotion, bundle, committed_at, event_id, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
              ON CONFLICT (env, app, counter) DO NOTHING",
         )
         .bind(promotion.env.as_str())
         .bind(promotion.app.as_str())
         .bind(rows::integer(promotion.counter)?)
-        .bind(serde_json::to_string(promotion).map_err(unreadable)?)
-        .bind(serde_json::to_string(bundle).map_err(unreadable)?)
+        .bind(&written)
+        .bind(&bundle)
         .bind(now.as_millisecond())
         .bind(order.id.to_string())
+        .bind(seal::of_stack(order, &[&written, &bundle]))
         .execute(&self.pool)
         .await
         .map_err(failed("commit a release"))?;
@@ -477,6 +495,26 @@ impl Journal {
         .await
     }
 
+    /// What the bus was told, as far as that is kept, oldest first.
+    pub async fn told(&self) -> Result<Vec<Told>, JournalError> {
+        rows::told(&self.pool).await
+    }
+
+    /// The bus has lost these events: they are to be told again.
+    pub async fn tell_again(&self, positions: &[i64]) -> Result<(), JournalError> {
+        disk::write("tell_again", async {
+            let positions = serde_json::to_string(positions)
+                .map_err(|error| JournalError::Unreadable { what: error.to_string() })?;
+            sqlx::query("UPDATE outbox SET published_at = NULL WHERE position IN (SELECT value FROM json_each(?))")
+                .bind(positions)
+                .execute(&self.pool)
+                .await
+                .map_err(failed("tell events again"))?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Forgets what nobody needs any more. Never the newest promotion of an application, nor what has not ended or been told.
     pub async fn prune(&self, keep_committed: usize, now: Timestamp) -> Result<(), JournalError> {
         disk::write("prune", async {
@@ -517,10 +555,11 @@ fn keep_to_ourselves(path: &Path) -> std::io::Result<()> {
 }
 
 fn open_error(path: &Path, source: sqlx::Error) -> JournalError {
-    // SQLITE_CORRUPT and SQLITE_NOTADB, with their extended codes.
     let code = source.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
     match code.map(|code| code & 0xff) {
-        Some(11 | 26) => JournalError::Damaged { path: path.to_owned(), detail: source.to_string() },
+        // SQLITE_CORRUPT and SQLITE_NOTADB, with their extended codes.
+        // SQLITE_ERROR: what this version writes itself is never wrong SQL, so the file has tables, or a form, that it never gave it.
+        Some(1 | 11 | 26) => JournalError::Damaged { path: path.to_owned(), detail: source.to_string() },
         _ => JournalError::Open { path: path.to_owned(), source },
     }
 }

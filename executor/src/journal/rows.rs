@@ -13,7 +13,7 @@ use landfall_schema::subject::Subject;
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::{JournalError, failed};
+use super::{JournalError, failed, seal};
 use crate::announce::Announcement;
 use crate::hands::Committed;
 use crate::intake::{MessageId, Taken};
@@ -33,6 +33,14 @@ pub struct Unfinished {
 pub struct Unpublished {
     pub position: i64,
     pub announcement: Announcement,
+}
+
+/// An event that the bus has taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    pub position: i64,
+    pub id: EventId,
+    pub subject: Subject,
 }
 
 fn unreadable(what: impl fmt::Display) -> JournalError {
@@ -83,7 +91,7 @@ pub(super) async fn insert_announcements(
 ) -> Result<(), JournalError> {
     for announcement in announcements {
         sqlx::query(
-            "INSERT INTO outbox (event_id, subject, body, signature, traceparent, settles, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO outbox (event_id, subject, body, signature, traceparent, settles, created_at, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         )
         .bind(announcement.id.to_string())
         .bind(announcement.subject.as_str())
@@ -92,6 +100,7 @@ pub(super) async fn insert_announcements(
         .bind(announcement.traceparent.as_deref())
         .bind(announcement.settles.as_ref().map(MessageId::as_str))
         .bind(now.as_millisecond())
+        .bind(seal::of_announcement(announcement))
         .execute(&mut **tx)
         .await
         .map_err(failed("fill the outbox"))?;
@@ -197,6 +206,22 @@ async fn entries(pool: &SqlitePool, order: &Order) -> Result<Vec<(Timestamp, Inp
                 serde_json::from_str(&text(row, "input")?).map_err(|error| unreadable(format!("an input: {error}")))?;
             let at = row.try_get("at").map_err(failed(what))?;
             Ok((Timestamp::from_millisecond(at).map_err(unreadable)?, input))
+        })
+        .collect()
+}
+
+pub(super) async fn told(pool: &SqlitePool) -> Result<Vec<Told>, JournalError> {
+    let what = "read what was told";
+    let sql = "SELECT position, event_id, subject FROM outbox WHERE published_at IS NOT NULL ORDER BY position";
+    let rows = sqlx::query(sql).fetch_all(pool).await.map_err(failed(what))?;
+    rows.iter()
+        .map(|row| {
+            let subject = text(row, "subject")?;
+            Ok(Told {
+                position: row.try_get("position").map_err(failed(what))?,
+                id: parsed(row, "event_id")?,
+                subject: Subject::stored(&subject).ok_or_else(|| unreadable(format!("subject {subject:?}")))?,
+            })
         })
         .collect()
 }

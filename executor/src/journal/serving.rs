@@ -6,7 +6,7 @@ use landfall_schema::ids::{AppName, EnvName, EventId, HostName};
 use landfall_schema::promotion::{Intent, Promotion};
 use sqlx::{Row as _, Sqlite, Transaction};
 
-use super::{Journal, JournalError, disk, failed, rows};
+use super::{Journal, JournalError, disk, failed, rows, seal};
 use crate::announce::Announcement;
 use crate::hands::Committed;
 
@@ -91,15 +91,19 @@ pub(super) async fn remember(tx: &mut Transaction<'static, Sqlite>, order: &Orde
     if promotion.preview.is_none() || promotion.intent == Intent::Remove {
         return Ok(());
     }
-    sqlx::query("INSERT OR REPLACE INTO previews (env, app, counter, event_id, promotion) VALUES (?, ?, ?, ?, ?)")
-        .bind(promotion.env.as_str())
-        .bind(promotion.app.as_str())
-        .bind(rows::integer(promotion.counter)?)
-        .bind(order.id.to_string())
-        .bind(json(promotion)?)
-        .execute(&mut **tx)
-        .await
-        .map_err(failed("remember a preview"))?;
+    let written = json(promotion)?;
+    sqlx::query(
+        "INSERT OR REPLACE INTO previews (env, app, counter, event_id, promotion, seal) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(promotion.env.as_str())
+    .bind(promotion.app.as_str())
+    .bind(rows::integer(promotion.counter)?)
+    .bind(order.id.to_string())
+    .bind(&written)
+    .bind(seal::of_stack(order, &[&written]))
+    .execute(&mut **tx)
+    .await
+    .map_err(failed("remember a preview"))?;
     Ok(())
 }
 
