@@ -122,6 +122,15 @@ impl Bus {
         self.client().connection_state() == State::Connected
     }
 
+    /// How often the connection was made so far; `None` where that is not known.
+    pub fn connections(&self) -> Option<u64> {
+        #[cfg(feature = "simulation")]
+        if self.simulated().is_some() {
+            return None;
+        }
+        Some(self.client().statistics().connects.load(std::sync::atomic::Ordering::Relaxed))
+    }
+
     fn nats(&self) -> &Nats {
         match &self.0 {
             Way::Nats(nats) => nats,

@@ -1,5 +1,6 @@
 //! The connection to the bus: made and made again, without end; the host's durable consumer; the sweep past it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +8,11 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use landfall_bus::{Bus, BusError, ConnectOptions, Delivered, Receipt};
-use landfall_schema::ids::{EnvName, HostName};
+use landfall_schema::ids::{EnvName, EventId, HostName};
 use landfall_schema::layout::SWEEP_INTERVAL;
 use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::promotion::BundleRef;
+use landfall_schema::subject;
 use tokio::sync::{Notify, SetOnce, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +22,7 @@ use crate::announce::Announcement;
 use crate::causes;
 use crate::config::BusConfig;
 use crate::hands::BundleSource;
+use crate::journal::Told;
 use crate::outbox::{NotPublished, Publish};
 use crate::pace::{Backoff, Throttle, jittered};
 use crate::world::within;
@@ -27,6 +30,8 @@ use crate::world::within;
 /// Between two attempts to connect or to open the consumer, at least and at most.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(10);
+/// A connection that was made anew is noticed within this time, also when there is nothing to tell.
+const RECONNECTED_POLL: Duration = Duration::from_secs(2);
 /// How long a bundle is tried for while the bus is away; less than the effect's own deadline.
 const BUNDLE_WAIT: Duration = Duration::from_secs(45);
 
@@ -62,6 +67,43 @@ impl Publish for BusHandle {
             .await
             .map_err(|error| not_published(causes(&error), subject.as_str()))
     }
+
+    fn connections(&self) -> Option<u64> {
+        self.connected()?.connections()
+    }
+
+    async fn reconnected(&self, since: Option<u64>) {
+        if self.reached().await.connections().is_none() {
+            return std::future::pending().await;
+        }
+        while self.connections().is_none_or(|now| since == Some(now)) {
+            sleep(RECONNECTED_POLL).await;
+        }
+    }
+
+    /// Whatever was lost, the newest was; so one look tells when nothing was.
+    async fn missing(&self, told: Vec<Told>) -> Result<Vec<i64>, String> {
+        let of = |told: &Told| subject::parse_outcome(told.subject.as_str());
+        let Some((newest, from)) = told.iter().rev().find_map(|told| Some((told, of(told)?))) else {
+            return Ok(Vec::new());
+        };
+        let bus = self.connected().ok_or("the bus is away")?;
+        let last = bus.last_outcome(&newest.subject).await.map_err(|error| with_hint(&error))?;
+        if last.is_some_and(|said| event_id(&said) == Some(newest.id)) {
+            return Ok(Vec::new());
+        }
+        let (env, host) = &from;
+        let said = bus.outcomes_so_far(&subject::host_filter(env, host)).await.map_err(|error| with_hint(&error))?;
+        let said: BTreeSet<EventId> = said.iter().filter_map(event_id).collect();
+        let missing = told.iter().filter(|told| of(told).as_ref() == Some(&from) && !said.contains(&told.id));
+        Ok(missing.map(|told| told.position).collect())
+    }
+}
+
+/// What is compared are this host's own events, so that what strangers wrote among them counts for nothing.
+fn event_id(said: &Delivered) -> Option<EventId> {
+    let body: serde_json::Value = serde_json::from_slice(&said.body).ok()?;
+    body.get("id")?.as_str()?.parse().ok()
 }
 
 /// The server's own words tell whether it ever will: it may have complained of another subject, so this one must stand there.

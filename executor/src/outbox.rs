@@ -13,7 +13,7 @@ use crate::announce::Announcement;
 use crate::causes;
 use crate::failpoint::failpoint;
 use crate::intake::MessageId;
-use crate::journal::{Journal, Unpublished};
+use crate::journal::{Journal, Told, Unpublished};
 use crate::pace::{Backoff, Throttle};
 use crate::world;
 
@@ -46,6 +46,21 @@ impl NotPublished {
 pub trait Publish: Send + Sync {
     /// Resolves once the bus keeps the event. Saying the same id again is harmless.
     fn publish(&self, announcement: &Announcement) -> impl Future<Output = Result<(), NotPublished>> + Send;
+
+    /// How often the connection was made, while it stands: after each time the server may have lost the newest of what it had taken.
+    fn connections(&self) -> Option<u64> {
+        None
+    }
+
+    /// Resolves when the connection is another one than `since`.
+    fn reconnected(&self, _since: Option<u64>) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
+    /// The positions of what was told, oldest first, that the bus does not have.
+    fn missing(&self, _told: Vec<Told>) -> impl Future<Output = Result<Vec<i64>, String>> + Send {
+        async { Ok(Vec::new()) }
+    }
 }
 
 /// What others hold of the outbox.
@@ -77,6 +92,8 @@ pub struct Outbox<P> {
     published: i64,
     /// Up to here the journal knows.
     marked: i64,
+    /// The connection on which it was seen that the bus has everything.
+    compared: Option<u64>,
     /// The event that was refused last, and how often in a row.
     refused: (i64, u32),
     /// Events that the server will not take. The journal keeps them, and the next start tries them once more.
@@ -85,7 +102,17 @@ pub struct Outbox<P> {
 
 impl<P: Publish> Outbox<P> {
     pub fn new(journal: Journal, publisher: P, bell: OutboxBell, settled: mpsc::UnboundedSender<MessageId>) -> Self {
-        Self { journal, publisher, bell, settled, published: 0, marked: 0, refused: (0, 0), set_aside: Vec::new() }
+        Self {
+            journal,
+            publisher,
+            bell,
+            settled,
+            published: 0,
+            marked: 0,
+            compared: None,
+            refused: (0, 0),
+            set_aside: Vec::new(),
+        }
     }
 
     /// Works until `stop`; then publishes what is left, unless the bus is away.
@@ -100,6 +127,7 @@ impl<P: Publish> Outbox<P> {
                     tokio::select! {
                         biased;
                         () = self.bell.filled.notified() => {}
+                        () = self.publisher.reconnected(self.compared) => {}
                         () = stop.cancelled() => {}
                     }
                 }
@@ -130,6 +158,7 @@ impl<P: Publish> Outbox<P> {
 
     /// How many were published. Stops at the first that was not, since order matters.
     async fn publish_batch(&mut self, stopping: bool) -> Result<usize, String> {
+        self.compare().await?;
         let batch = self.journal.unpublished(self.published, BATCH).await.map_err(|error| causes(&error))?;
         if batch.is_empty() && stopping {
             self.mark().await?;
@@ -167,6 +196,28 @@ impl<P: Publish> Outbox<P> {
             }
         }
         Ok(count)
+    }
+
+    /// A server that was started again may come with an older store, or an empty one: what is missing there is told again, before anything
+    /// newer is.
+    async fn compare(&mut self) -> Result<(), String> {
+        let Some(connection) = self.publisher.connections() else { return Ok(()) };
+        if self.compared == Some(connection) {
+            return Ok(());
+        }
+        self.mark().await?;
+        let told = self.journal.told().await.map_err(|error| causes(&error))?;
+        let missing = self.publisher.missing(told).await?;
+        if let Some(first) = missing.first() {
+            warn!(
+                events = missing.len(),
+                "the bus has lost what this host told it (was its store restored, or emptied?); it is told again"
+            );
+            self.journal.tell_again(&missing).await.map_err(|error| causes(&error))?;
+            (self.published, self.marked) = (first - 1, first - 1);
+        }
+        self.compared = Some(connection);
+        Ok(())
     }
 
     /// Counts one more refusal of this event.

@@ -129,6 +129,20 @@ pub fn outcome_kind_filter(env: &EnvName, app: &AppName, kind: OutcomeKind) -> S
     format!("landfall.{env}.outcome.{app}.*.{}.{}", kind.noun(), kind.verb())
 }
 
+/// All outcomes of one host.
+pub fn host_filter(env: &EnvName, host: &HostName) -> String {
+    format!("landfall.{env}.outcome.*.{host}.>")
+}
+
+/// Of which environment and host an outcome is that has this subject; `None` for any other subject.
+pub fn parse_outcome(subject: &str) -> Option<(EnvName, HostName)> {
+    let tokens: Vec<&str> = subject.split('.').collect();
+    match tokens.as_slice() {
+        ["landfall", env, "outcome", _app, host, _noun, _verb] => Some((env.parse().ok()?, host.parse().ok()?)),
+        _ => None,
+    }
+}
+
 /// What the rollouts of one application, or of all, came to.
 pub fn rollout_filter(env: &EnvName, app: Option<&AppName>) -> String {
     let app = app.map_or("*", AppName::as_str);
