@@ -102,7 +102,7 @@ pub async fn run(args: PromoteArgs, cli: &Session) -> Result<ExitCode, CliError>
     let base = if only.is_empty() { None } else { Some(only::base(&bus, &env, &app, &keys, cli).await?) };
     let subject = plan::Subject { env: &env, app: &app, preview_of: preview.as_ref().map(|preview| &preview.of) };
     let planned = plan::make(&subject, &options, &known, keys, Timestamp::now())?;
-    let place = publish::next_place(&bus, &env, &app, &cli.output).await?;
+    let place = publish::next_place(&bus, &env, &app, &known, &cli.output).await?;
     let release = name::release(args.release.as_ref(), &selection, &pinned)?;
     let mut variables = base.as_ref().map(|base| base.variables.clone()).unwrap_or_default();
     variables.extend(self::variables(&args, &selection, &pinned));

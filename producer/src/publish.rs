@@ -12,6 +12,7 @@ use crate::ci;
 use crate::context::process_environment;
 use crate::error::{CliError, ExitCode};
 use crate::output::Output;
+use crate::plan::KnownHost;
 use crate::reading::{self, Read};
 
 /// Where a new promotion goes: after the last one of its environment and application.
@@ -22,24 +23,43 @@ pub struct Place {
     pub after: u64,
 }
 
-/// The place after the newest promotion. One that cannot be read is stepped over: its counter is then that of the newest readable one.
-pub async fn next_place(bus: &Bus, env: &EnvName, app: &AppName, output: &Output) -> Result<Place, CliError> {
-    let Some(last) = bus.latest_promotion(env, app).await? else {
-        return Ok(Place { counter: Counter::NONE.next(), after: 0 });
-    };
-    let counter = match reading::promotion(&last) {
-        Some(read) => read.event.data.counter,
-        None => {
+/// A bus that was restored from a copy lacks fewer promotions of an application than this; what hosts say beyond it is not believed.
+const LOST_MAX: u64 = 10_000;
+
+/// The place after the newest promotion, and after what the hosts run: a bus that was restored from a copy may not know it any more. A promotion
+/// that cannot be read is stepped over: its counter is then that of the newest readable one.
+pub async fn next_place(
+    bus: &Bus,
+    env: &EnvName,
+    app: &AppName,
+    known: &[KnownHost],
+    output: &Output,
+) -> Result<Place, CliError> {
+    let last = bus.latest_promotion(env, app).await?;
+    let counter = match last.as_ref().map(reading::promotion) {
+        None => Counter::NONE,
+        Some(Some(read)) => read.event.data.counter,
+        Some(None) => {
             output.warn(format!("the last promotion of {app} in {env} cannot be read; it is stepped over"));
             let known = reading::promotions(&bus.promotions(env, Some(app)).await?, output);
             known.iter().map(|read| read.event.data.counter).max().unwrap_or(Counter::NONE)
         }
     };
+    let runs = known.iter().filter_map(|host| Some((host, host.presence.apps.get(app)?.as_ref()?.counter)));
+    let ahead =
+        runs.filter(|(_, runs)| *runs > counter && runs.0 - counter.0 <= LOST_MAX).max_by_key(|(_, runs)| *runs);
+    let counter = ahead.map_or(counter, |(host, runs)| {
+        let name = &host.presence.host;
+        output.warn(format!(
+            "{name} runs promotion {runs} of {app}, and the bus knows none after {counter}: was its store restored, or emptied? This one comes after both"
+        ));
+        runs
+    });
     let next = counter.0.checked_add(1).ok_or_else(|| {
         CliError::new(format!("the last promotion of {app} in {env} has the highest counter there is"))
             .hint("somebody forged it; use another application name")
     })?;
-    Ok(Place { counter: Counter(next), after: last.sequence })
+    Ok(Place { counter: Counter(next), after: last.map_or(0, |last| last.sequence) })
 }
 
 /// The event around a promotion, made now.

@@ -57,7 +57,7 @@ pub async fn run(args: RollbackArgs, cli: &Session) -> Result<ExitCode, CliError
     let subject =
         plan::Subject { env: &env, app: &app, preview_of: target.preview.as_ref().map(|preview| &preview.of) };
     let planned = plan::make(&subject, &options, &known, keys, Timestamp::now())?;
-    let place = publish::next_place(&bus, &env, &app, &cli.output).await?;
+    let place = publish::next_place(&bus, &env, &app, &known, &cli.output).await?;
     let event = publish::event(Promotion {
         counter: place.counter,
         intent: Intent::Rollback { to: target.counter },

@@ -55,7 +55,7 @@ pub async fn run(args: RemoveArgs, cli: &Session) -> Result<ExitCode, CliError> 
     planned.act_alone();
     // A host that lost interest may still have it; the labels of the promotion are no reason to keep it.
     planned.plan = RolloutPlan { only_named: false, labels: Default::default(), ..planned.plan };
-    let place = publish::next_place(&bus, &env, &app, &cli.output).await?;
+    let place = publish::next_place(&bus, &env, &app, &known, &cli.output).await?;
     let event = publish::event(Promotion {
         counter: place.counter,
         intent: Intent::Remove,

@@ -41,7 +41,7 @@ pub async fn run(args: &PromoteArgs, from: &EnvName, cli: &Session) -> Result<Ex
         keys,
         Timestamp::now(),
     )?;
-    let place = publish::next_place(&bus, &env, &app, &cli.output).await?;
+    let place = publish::next_place(&bus, &env, &app, &known, &cli.output).await?;
     let evidence = evidence(&bus, &proven).await?;
     let mut variables = proven.event.data.variables.clone();
     variables.extend(args.variables.iter().cloned());
