@@ -150,7 +150,18 @@ impl Journal {
     }
 
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, JournalError> {
-        self.pool.begin_with("BEGIN IMMEDIATE").await.map_err(failed("begin to write"))
+        const BEGIN: &str = "BEGIN IMMEDIATE";
+        let begun = match self.pool.begin_with(BEGIN).await {
+            // SQLite itself rolls back when the disk is full or fails, and the client then takes its connection for one inside a
+            // transaction for good. A new one knows better.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                let connection = self.pool.acquire().await.map_err(failed("begin to write"))?;
+                connection.close().await.map_err(failed("begin to write"))?;
+                self.pool.begin_with(BEGIN).await
+            }
+            begun => begun,
+        };
+        begun.map_err(failed("begin to write"))
     }
 
     /// The promotion with the highest counter that was taken of this application.

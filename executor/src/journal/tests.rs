@@ -262,3 +262,21 @@ async fn the_files_are_readable_by_nobody_else() {
         assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.file_name());
     }
 }
+
+/// As SQLite does by itself when the disk is full.
+#[tokio::test]
+async fn a_write_that_sqlite_rolled_back_itself_is_followed_by_others() {
+    let (_folder, journal) = journal().await;
+    let taken = samples::taken(5);
+    journal.take(&taken, samples::now()).await.unwrap();
+    let step =
+        || Step { order: &taken.order, at: samples::now(), input: &Input::Begin, announcements: &[], terminal: None };
+    let full = "CREATE TRIGGER full BEFORE INSERT ON entries BEGIN SELECT RAISE(ROLLBACK, 'the disk is full'); END";
+    sqlx::query(full).execute(&journal.pool).await.unwrap();
+    for _ in 0..2 {
+        let error = journal.record(step()).await.unwrap_err();
+        assert!(crate::causes(&error).contains("the disk is full"), "{error:?}");
+    }
+    sqlx::query("DROP TRIGGER full").execute(&journal.pool).await.unwrap();
+    journal.record(step()).await.unwrap();
+}
