@@ -17,6 +17,7 @@ mod drift;
 mod engine;
 mod fence;
 mod former;
+mod hold;
 mod lease;
 mod logs;
 mod mark;
@@ -41,6 +42,7 @@ mod smoke;
 mod sql;
 mod update;
 
+use std::future::Future;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -72,6 +74,8 @@ pub const MIN_FREE_BYTES: u64 = 1024 * 1024 * 1024;
 pub const KEEP_RELEASES: usize = 3;
 /// Internal deadlines end this much before the effect's own, so that the reason can be told with its logs.
 const TELL_MARGIN: Duration = Duration::from_millis(1_500);
+/// Between two looks at whether an engine that is away is back.
+const ENGINE_POLL: Duration = Duration::from_millis(500);
 /// Renderings that are remembered: the release under way and the former one.
 const RENDERED_MAX: usize = 2;
 
@@ -187,12 +191,40 @@ impl Hands {
             Effect::Smoke => self.smoke(order, context).await,
             Effect::Bake => self.bake(order, context).await,
             Effect::Commit => self.clean_up(order, context).await,
-            Effect::Restore => self.restore(order, context).await,
-            Effect::ProveFormer => self.prove_former(order, context).await,
+            Effect::Restore => self.insist(context, || self.restore(order, context)).await,
+            Effect::ProveFormer => self.insist(context, || self.prove_former(order, context)).await,
             Effect::Admit | Effect::AwaitRollout => {
                 Err(internal("waiting for the fleet", "that is no work for these hands"))
             }
             Effect::Remove => self.remove(order, context).await,
+        }
+    }
+
+    /// On the way back an engine that is away is waited for, as long as the step may take: what it was restarted for is no reason to leave
+    /// a host as it is. Both steps can be repeated.
+    async fn insist<F, W>(&self, context: &Context, step: F) -> Result<Evidence, Reason>
+    where
+        F: Fn() -> W,
+        W: Future<Output = Result<Evidence, Reason>>,
+    {
+        let deadline = effect_deadline(context);
+        loop {
+            let reason = match step().await {
+                Ok(evidence) => return Ok(evidence),
+                Err(reason) => reason,
+            };
+            let mut was_away = reason.code == ReasonCode::EngineUnreachable;
+            while self.engine.ping().await.is_err() {
+                was_away = true;
+                if Instant::now() + ENGINE_POLL >= deadline {
+                    return Err(reason);
+                }
+                tokio::time::sleep(ENGINE_POLL).await;
+            }
+            if !was_away || Instant::now() + ENGINE_POLL >= deadline {
+                return Err(reason);
+            }
+            tracing::info!("the engine answers again; the step is repeated: {}", reason.message);
         }
     }
 

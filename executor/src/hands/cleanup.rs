@@ -25,6 +25,8 @@ pub(crate) enum InUse {
 impl Hands {
     pub(crate) async fn clean_up(&self, order: &Order, context: &Context) -> Result<Evidence, Reason> {
         let kept = self.kept(order.promotion.counter, context);
+        // The former release stays held: the fleet may still take this one back, and people may.
+        self.let_go(Some(order.promotion.counter)).await?;
         let (images, containers, folders) = tokio::join!(
             self.remove_old_images(&kept, InUse::Keep),
             self.remove_one_shots(),

@@ -57,6 +57,7 @@ impl Hands {
             let left = self.remains(&docker).await?;
             self.remove_remains(&docker, &left).await?;
         }
+        self.let_go(None).await?;
         let images = self.remove_old_images(&BTreeSet::new(), InUse::Untag).await?;
         let left = self.remains(&docker).await?;
         if !left.is_empty() {

@@ -20,6 +20,7 @@ impl Hands {
         // Somebody else may have begun with the project since it was observed.
         self.check_ours(&before)?;
         let deadline = effect_deadline(context);
+        self.hold(order.promotion.counter, &before, context).await?;
         failpoint!("update.up.before");
         let up = match self.touched(order.promotion.counter).await? {
             Some(names) => self.up_only(&stack, &names, deadline).await,
