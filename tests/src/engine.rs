@@ -111,7 +111,10 @@ impl Engine {
     /// When something stays.
     pub fn remove_project(&self, project: &str) -> Result<()> {
         let filter = project_filter(project);
-        self.remove_all(&["rm", "--force", "--volumes"], &["ps", "--all", "--quiet", "--filter", &filter])?;
+        let held = format!("label=dev.landfall.held={project}");
+        for filter in [&filter, &held] {
+            self.remove_all(&["rm", "--force", "--volumes"], &["ps", "--all", "--quiet", "--filter", filter])?;
+        }
         self.remove_all(&["network", "rm"], &["network", "ls", "--quiet", "--filter", &filter])?;
         self.remove_all(&["volume", "rm", "--force"], &["volume", "ls", "--quiet", "--filter", &filter])
     }

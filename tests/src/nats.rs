@@ -1,7 +1,7 @@
 //! A NATS server with JetStream for one test: own port, own store, restartable.
 
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -141,6 +141,26 @@ impl NatsServer {
         Ok(())
     }
 
+    /// A copy of what a stopped server has stored.
+    ///
+    /// # Errors
+    /// When it runs, or the copy cannot be written.
+    pub fn copy_store(&self, to: &Path) -> Result<()> {
+        ensure!(self.process.is_none(), "a running server's store is not copied");
+        copy_folder(&self.folder.path().join("store"), to)
+    }
+
+    /// The stopped server finds this store at its next start; `None`: an empty one.
+    ///
+    /// # Errors
+    /// When it runs, or the copy cannot be read.
+    pub fn replace_store(&self, by: Option<&Path>) -> Result<()> {
+        ensure!(self.process.is_none(), "a running server's store is not replaced");
+        let store = self.folder.path().join("store");
+        std::fs::remove_dir_all(&store)?;
+        by.map_or(Ok(()), |copy| copy_folder(copy, &store))
+    }
+
     /// A connection of the test's own.
     ///
     /// # Errors
@@ -150,4 +170,18 @@ impl NatsServer {
             ConnectOptions { url: self.url(), name: "landfall-tests".to_owned(), ..ConnectOptions::default() };
         Ok(Bus::connect(&options).await?)
     }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }

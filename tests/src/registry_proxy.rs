@@ -15,6 +15,8 @@ pub enum Mood {
     Honest,
     /// Manifests are not those that were asked for.
     Tampering,
+    /// Layers are other bytes than those that were asked for.
+    Spoiling,
     /// Nobody is let in.
     Denying,
 }
@@ -74,10 +76,17 @@ async fn answer(mut client: TcpStream, upstream: &str, mood: Mood) -> Result<()>
     let head = read_head(&mut client).await?;
     let mut answer = match mood {
         Mood::Denying => DENIED.as_bytes().to_vec(),
-        Mood::Honest | Mood::Tampering => ask(upstream, &head).await?,
+        Mood::Honest | Mood::Tampering | Mood::Spoiling => ask(upstream, &head).await?,
     };
     if mood == Mood::Tampering && head.starts_with("GET") && head.contains("/manifests/") {
         tamper(&mut answer);
+    }
+    if mood == Mood::Spoiling
+        && head.starts_with("GET")
+        && head.contains("/blobs/")
+        && let Some(last) = answer.last_mut()
+    {
+        *last = !*last;
     }
     client.write_all(&answer).await?;
     client.shutdown().await?;

@@ -9,6 +9,7 @@ mod cli;
 mod crashes;
 mod drift;
 mod expect;
+mod faults;
 mod fleet;
 mod gates;
 mod good;

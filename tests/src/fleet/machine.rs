@@ -171,7 +171,44 @@ impl Machine {
     /// When the engine cannot be brought back.
     pub fn restore(&self) -> Result<()> {
         self.iptables("-F")?;
+        if self.has_small_disk()? {
+            if self.engine_is_alive()? {
+                self.kill_engine()?;
+            }
+            self.on_mounts(&["umount", "--lazy"])?;
+        }
         if self.engine_is_alive()? { self.continue_engine() } else { self.start_engine() }
+    }
+
+    /// Starts the engine anew with nothing of what it had, on a disk of this size; [`Self::restore`] takes it away again.
+    ///
+    /// # Errors
+    /// When the engine does not come up.
+    pub fn put_engine_on_small_disk(&self, size_mb: u32) -> Result<()> {
+        self.kill_engine()?;
+        self.on_mounts(&["mount", "-t", "tmpfs", "-o", &format!("size={size_mb}m"), "tmpfs"])?;
+        self.start_engine()
+    }
+
+    /// Runs the command with the folder of the engine's data, where the machine sees its own mounts.
+    fn on_mounts(&self, words: &[&str]) -> Result<()> {
+        let holder = std::fs::read_to_string(self.fleet.join(format!("{}.pid", self.name)))?;
+        let mut command = Command::new("nsenter");
+        command.args(["--target", holder.trim(), "--mount", "--"]).args(words).arg(self.engine_data());
+        let output = command.output().context("nsenter")?;
+        ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    fn engine_data(&self) -> PathBuf {
+        self.fleet.join(&self.name).join("data")
+    }
+
+    fn has_small_disk(&self) -> Result<bool> {
+        let holder = std::fs::read_to_string(self.fleet.join(format!("{}.pid", self.name)))?;
+        let mounts = std::fs::read_to_string(format!("/proc/{}/mounts", holder.trim()))?;
+        let data = self.engine_data().to_string_lossy().into_owned();
+        Ok(mounts.lines().any(|line| line.split(' ').nth(1) == Some(&data)))
     }
 
     fn signal_engine(&self, signal: Signal) -> Result<()> {
