@@ -2,6 +2,7 @@
 //! told. SQLite, written through to the disk before anything is done.
 
 mod disk;
+mod newest;
 mod rows;
 mod seal;
 mod serving;
@@ -56,6 +57,13 @@ pub enum JournalError {
         file = path.display(), folder = path.parent().unwrap_or(path).display()
     )]
     Damaged { path: PathBuf, detail: String },
+    #[error(
+        "the journal {file} is an older copy: the newest promotion of {of} that it knows is #{known}, and this host has taken #{taken} since\n  \
+         hint: put the newest journal back. If it is lost, stop the executor and move this one away: `mkdir {folder}/older && mv {file}* {folder}/older/`. \
+         The host then takes the newest promotion of every application once more",
+        file = path.display(), folder = path.parent().unwrap_or(path).display()
+    )]
+    Older { path: PathBuf, of: String, known: u64, taken: u64 },
     #[error("cannot bring the journal {} to this version's form", path.display())]
     Migrate { path: PathBuf, source: sqlx::migrate::MigrateError },
     #[error("cannot {what} in the journal")]
@@ -75,6 +83,7 @@ fn failed(what: &'static str) -> impl FnOnce(sqlx::Error) -> JournalError {
 #[derive(Debug, Clone)]
 pub struct Journal {
     pool: SqlitePool,
+    folder: PathBuf,
 }
 
 /// One step of a deploy, as it is written: all of it or nothing.
@@ -91,7 +100,8 @@ impl Journal {
     /// Opens or creates the journal, brings its tables up to date and checks it.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`] when SQLite's own check finds anything, or a row is not what was written; otherwise what could not be done.
+    /// [`JournalError::Damaged`] when SQLite's own check finds anything, or a row is not what was written; [`JournalError::Older`];
+    /// otherwise what could not be done.
     pub async fn open(state_dir: &Path) -> Result<Self, JournalError> {
         let path = state_dir.join(FILE_NAME);
         keep_to_ourselves(&path).map_err(|source| JournalError::Open { path: path.clone(), source: source.into() })?;
@@ -117,7 +127,8 @@ impl Journal {
             .connect_with(options)
             .await
             .map_err(|source| open_error(&path, source))?;
-        let journal = Self { pool };
+        let folder = path.parent().unwrap_or(&path).to_owned();
+        let journal = Self { pool, folder };
         journal.check(&path).await?;
         sqlx::migrate!("./migrations").run(&journal.pool).await.map_err(|source| match source {
             sqlx::migrate::MigrateError::Execute(source) => open_error(&path, source),
@@ -127,6 +138,7 @@ impl Journal {
             JournalError::Query { source, .. } => open_error(&path, source),
             error => error,
         })?;
+        newest::compare(&journal.pool, &journal.folder).await?;
         Ok(journal)
     }
 
@@ -289,7 +301,9 @@ impl Journal {
         serving::remember(&mut tx, &taken.order).await?;
         tx.commit().await.map_err(failed(what))
         })
-        .await
+        .await?;
+        newest::remember(self.folder.clone(), &taken.order.promotion).await;
+        Ok(())
     }
 
     /// Records a message that was not taken, and what the bus must be told about it.
