@@ -1,6 +1,6 @@
 # Every recipe runs alike on a laptop and in CI (.ci/run calls the same ones).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fleet test test-fleet crash bench bench-scale lint schemas
+.PHONY: help setup demo fleet test test-fleet crash faults bench bench-scale lint schemas
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test-fleet: ## the tests of one release across a fleet, on eight real Docker hos
 
 crash: ## the executor killed with SIGKILL at every failpoint, once and twice, on every way a deploy can go; ends with a table
 	@scripts/test --crash
+
+faults: ## every fault on real parts, about ten minutes: engines and databases that die, networks, disks, clocks, journals
+	@scripts/faults
 
 bench: setup ## Landfall against the bare engine API, docker compose by hand and ssh; on one host and on eight
 	@scripts/bench host fleet

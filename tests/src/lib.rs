@@ -4,8 +4,8 @@
 //! `make test` starts; [`lab`] finds them. In reading order: [`names`] keeps tests apart; [`process`] runs and ends children;
 //! [`nats`], [`database`], [`image`], [`registry`] and [`engine`] are one real part each; [`executor`] and [`cli`] run the real
 //! programs; [`stack`] writes compose files and [`promotion`] signs events; [`outcomes`] waits for what is published; [`scenario`] puts
-//! one environment together and takes it apart again; [`failpoints`] says where an executor ends itself; [`fleet`] does so on several real Docker hosts; [`usage`] weighs processes.
 //! one environment together and takes it apart again; [`fleet`] does so on several real Docker hosts; [`usage`] weighs processes. Faults that are made to happen:
+//! [`failpoints`] says where an executor ends itself;
 //! [`registry_proxy`], [`tcp_proxy`], [`silent_engine`], [`small_disk`], [`clock`], [`postgres`]; [`fault`] counts them.
 
 pub mod cli;

@@ -334,3 +334,82 @@ async fn a_damaged_journal_is_never_believed() -> Result<()> {
 async fn a_journal_that_is_damaged_in_thousands_of_ways_is_never_believed() -> Result<()> {
     damaged(3_000, 300).await
 }
+
+/// A copy of before, the write-ahead log taken away, and nothing left at all.
+#[tokio::test]
+async fn an_older_journal_is_refused_and_an_empty_state_directory_begins_anew() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let state = served.scenario.host().executor.state_dir();
+    served.scenario.host().executor.terminate().await?;
+    let older = TempDir::new()?;
+    copy(&state, older.path())?;
+    served.scenario.start_executor(0).await?;
+    let v2 = served.scenario.push("v2", AppImage::version("v2")).await?;
+    served.scenario.succeed(&Stack::app(&v2)).await?;
+    let container = served.scenario.container()?;
+    served.scenario.host().executor.kill();
+    let newest = TempDir::new()?;
+    copy(&state, newest.path())?;
+
+    let mut fault = Fault::new("journal: an older copy put back");
+    put_back(&state, older.path(), &["journal.sqlite"])?;
+    refuses(&mut served, &mut fault).await?;
+    let mut lost = Fault::new("journal: write-ahead log deleted");
+    put_back(&state, newest.path(), &["journal.sqlite"])?;
+    refuses(&mut served, &mut lost).await?;
+    lost.end()?;
+
+    // The newest one is taken as it is, and nothing is done again.
+    put_back(&state, newest.path(), &["journal.sqlite", "journal.sqlite-wal"])?;
+    served.scenario.start_executor(0).await?;
+    served.scenario.assert_runs(&v2, "v2").await?;
+    ensure!(served.scenario.container()? == container, "something was done to what serves");
+    fault.end()?;
+
+    // As the hint says: what serves stays, and is what a broken release goes back to.
+    let mut fault = Fault::new("state directory emptied");
+    served.scenario.host().executor.kill();
+    std::fs::remove_dir_all(&state)?;
+    fault.fired("it is gone, with the host's key");
+    served.scenario.start_executor(0).await?;
+    let bad = served.scenario.push("bad", AppImage::version("bad").exits(1)).await?;
+    let outcome = served.scenario.deploy(&Stack::app(&bad)).await?;
+    ensure!(outcome.kind == OutcomeKind::DeployRolledBack, "{outcome:#?}");
+    served.scenario.assert_runs(&v2, "v2").await?;
+    served.assert_goes_on().await?;
+    fault.survived()?;
+    fault.end()
+}
+
+/// The journal's files are these of the copy, and no others.
+fn put_back(state: &Path, from: &Path, names: &[&str]) -> Result<()> {
+    for name in ["journal.sqlite", "journal.sqlite-wal", "journal.sqlite-shm"] {
+        let path = state.join(name);
+        if path.exists() {
+            std::fs::remove_file(&path)?;
+        }
+        if names.contains(&name) && from.join(name).exists() {
+            std::fs::copy(from.join(name), path)?;
+        }
+    }
+    Ok(())
+}
+
+/// The executor ends, says why and what to do, and has touched nothing.
+async fn refuses(served: &mut Served, fault: &mut Fault) -> Result<()> {
+    let before = served.scenario.container()?;
+    let logged = served.scenario.host().executor.whole_log()?.len();
+    served.scenario.host().executor.start()?;
+    let executor = &mut served.scenario.host().executor;
+    until("the executor ends", END_LIMIT, async || {
+        ensure!(!executor.is_running(), "it runs");
+        Ok(())
+    })
+    .await?;
+    let log = executor.whole_log()?[logged..].to_owned();
+    executor.kill();
+    ensure!(log.contains("is an older copy") && log.contains("hint: "), "{log}");
+    fault.fired("the executor ended");
+    ensure!(served.scenario.container()? == before, "something was done to what serves");
+    fault.survived()
+}
