@@ -78,6 +78,7 @@ async fn a_clock_jumps_forward() -> Result<()> {
 }
 
 #[tokio::test]
+#[ignore = "a while: make faults"]
 async fn a_clock_jumps_backward() -> Result<()> {
     jumps(-TWO_HOURS_S).await
 }

@@ -87,6 +87,7 @@ async fn a_host_flaps_in_the_middle_of_a_deploy() -> Result<()> {
 
 /// Every byte to and from the bus is late, and then nothing comes for a while although no connection breaks.
 #[tokio::test]
+#[ignore = "a while: make faults"]
 async fn a_slow_and_a_silent_line_to_the_bus() -> Result<()> {
     let mut fault = Fault::new("bus: each piece 200 ms late, then 6 s of silence");
     let mut scenario = Scenario::without_hosts().await?;
