@@ -25,7 +25,7 @@ test-fleet: ## the tests of one release across a fleet, on eight real Docker hos
 crash: ## the executor killed with SIGKILL at every failpoint, once and twice, on every way a deploy can go; ends with a table
 	@scripts/test --crash
 
-faults: ## every fault on real parts, about ten minutes: engines and databases that die, networks, disks, clocks, journals
+faults: ## every fault on real parts, ten to twenty minutes: engines and databases that die, networks, disks, clocks, journals
 	@scripts/faults
 
 bench: setup ## Landfall against the bare engine API, docker compose by hand and ssh; on one host and on eight
