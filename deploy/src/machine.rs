@@ -16,7 +16,7 @@ use crate::report;
 /// Beyond the bake time itself, how long the watching may take.
 const BAKE_SLACK_MS: u64 = 30_000;
 
-/// Longest wait for admission, or for the other hosts: a year, which is longer than outcomes are kept.
+/// Longest time of any step, and the wait for admission or for the other hosts: a year, as long as outcomes are kept.
 const WAIT_MAX_MS: u64 = 365 * 24 * 60 * 60 * 1_000;
 
 /// An input that does not fit the state: a defect of the shell, or a damaged journal.
@@ -101,8 +101,10 @@ impl Machine {
     /// When the effect under way has taken too long.
     pub fn deadline(&self) -> Option<Timestamp> {
         let effect = self.under_way()?;
-        let limit_ms = self.limit_ms(effect);
-        Some(self.step_began_at + std::time::Duration::from_millis(limit_ms))
+        // A limit may be as long as whoever promoted likes; it never ends the daemon.
+        let limit_ms = self.limit_ms(effect).min(WAIT_MAX_MS);
+        let limit = std::time::Duration::from_millis(limit_ms);
+        Some(self.step_began_at.checked_add(limit).unwrap_or(Timestamp::MAX))
     }
 
     fn under_way(&self) -> Option<Effect> {
@@ -122,7 +124,7 @@ impl Machine {
             Effect::Update | Effect::Restore => deadlines.update_ms,
             Effect::Prove | Effect::ProveFormer => deadlines.prove_ms,
             Effect::Smoke => deadlines.smoke_ms,
-            Effect::Bake => self.bake_ms() + BAKE_SLACK_MS,
+            Effect::Bake => self.bake_ms().saturating_add(BAKE_SLACK_MS),
             Effect::Commit => deadlines.commit_ms,
             Effect::Remove => deadlines.update_ms,
             // People and other hosts are waited for as long as it takes; who waits is told, and a newer promotion ends it.
