@@ -24,8 +24,10 @@ use thiserror::Error;
 use crate::intake::{MessageId, Refused};
 use crate::world;
 
-/// Most bytes of a foreign signature header, or subject, that a dead letter keeps.
+/// Most bytes of a foreign signature header, or subject, that a dead letter keeps. Escaped they are six times as long, and must still fit.
 const FOREIGN_MAX_BYTES: usize = 4 * 1024;
+/// Most characters of why a message is not believed.
+const COMPLAINT_MAX_CHARS: usize = 400;
 /// A message that made an event too large is cut to this many characters.
 const MESSAGE_MAX_CHARS: usize = 4_000;
 
@@ -158,21 +160,29 @@ impl Announcer {
         reason: Reason,
         now: Timestamp,
     ) -> Result<Announcement, AnnounceError> {
-        let kept = &message.body[..message.body.len().min(BODY_MAX_BYTES)];
-        let letter = DeadLetter {
+        let mut letter = DeadLetter {
             env: self.env.clone(),
             host: self.host.clone(),
             stream: DESIRED.to_owned(),
             sequence: message.sequence,
             subject: cut(&message.subject),
             reason,
-            body_base64: BASE64.encode(kept),
+            body_base64: String::new(),
             body_bytes: message.body.len() as u64,
             signature: message.signature.as_deref().map(cut),
         };
+        // A reader's complaint may repeat whatever the message holds.
+        cut_message(&mut letter.reason.message, COMPLAINT_MAX_CHARS);
         let (id, subject) = (world::new_id(), subject::dead_letter(&self.env, &self.host));
-        let event = self.event(id, subject, TYPE_DEAD_LETTER.to_owned(), now, &letter)?;
-        Ok(Announcement { traceparent: message.traceparent.clone(), ..event })
+        let mut kept = message.body.len().min(BODY_MAX_BYTES);
+        loop {
+            letter.body_base64 = BASE64.encode(&message.body[..kept]);
+            match self.event(id, subject.clone(), TYPE_DEAD_LETTER.to_owned(), now, &letter) {
+                // What has to be escaped is longer when it is written.
+                Err(AnnounceError::Encode(EventError::Oversized { .. })) if kept > 0 => kept /= 2,
+                event => return Ok(Announcement { traceparent: message.traceparent.clone(), ..event? }),
+            }
+        }
     }
 
     /// # Errors
@@ -231,7 +241,7 @@ impl Announcer {
 
 /// Makes an outcome smaller; `false` when nothing is left to cut.
 fn shrink(outcome: &mut Outcome) -> bool {
-    let Some(reason) = outcome.reason.as_mut() else { return cut_message(&mut outcome.message) };
+    let Some(reason) = outcome.reason.as_mut() else { return cut_message(&mut outcome.message, MESSAGE_MAX_CHARS) };
     let longest = reason.logs.iter_mut().max_by_key(|tail| tail.lines.iter().map(String::len).sum::<usize>());
     match longest {
         Some(tail) if !tail.lines.is_empty() => {
@@ -240,14 +250,14 @@ fn shrink(outcome: &mut Outcome) -> bool {
             true
         }
         _ => {
-            let reason_cut = cut_message(&mut reason.message);
-            cut_message(&mut outcome.message) || reason_cut
+            let reason_cut = cut_message(&mut reason.message, MESSAGE_MAX_CHARS);
+            cut_message(&mut outcome.message, MESSAGE_MAX_CHARS) || reason_cut
         }
     }
 }
 
-fn cut_message(message: &mut String) -> bool {
-    match message.char_indices().nth(MESSAGE_MAX_CHARS) {
+fn cut_message(message: &mut String, max_chars: usize) -> bool {
+    match message.char_indices().nth(max_chars) {
         Some((end, _)) => {
             message.truncate(end);
             true
@@ -303,5 +313,18 @@ mod tests {
         assert_eq!(event.data.body_bytes, 200_000);
         assert_eq!(BASE64.decode(event.data.body_base64).unwrap().len(), BODY_MAX_BYTES);
         assert!(event.data.signature.unwrap().len() <= FOREIGN_MAX_BYTES);
+    }
+
+    /// One that could not be written would come again for ever.
+    #[test]
+    fn a_dead_letter_is_never_too_large_to_be_told() {
+        let announcer = samples::announcer();
+        for junk in ["x", "\u{1}", "\"", "é"] {
+            let mut message = samples::message(junk.repeat(60_000).into_bytes(), Some(junk.repeat(60_000)));
+            message.subject = junk.repeat(60_000);
+            let reason = Reason::new(ReasonCode::Malformed, junk.repeat(60_000));
+            let made = announcer.dead_letter(&message, reason, samples::now()).unwrap();
+            assert!(made.body.len() <= EVENT_MAX_BYTES);
+        }
     }
 }

@@ -17,6 +17,8 @@ mod drift;
 mod engine;
 mod fence;
 mod former;
+#[cfg(test)]
+mod fuzz;
 mod hold;
 mod lease;
 mod logs;

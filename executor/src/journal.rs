@@ -590,4 +590,6 @@ fn open_error(path: &Path, source: sqlx::Error) -> JournalError {
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

@@ -29,6 +29,8 @@ pub mod worker;
 pub mod world;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod samples;
 
 /// An error with what caused it, in one line.

@@ -18,6 +18,8 @@ const DEFAULT_TIME_MS: u64 = 200;
 const ENTROPY_MAX_BYTES: u32 = 4 * 1024;
 /// One input may take this long; a parser that needs more can be made to stall what reads with it. Generous, since machines are busy.
 const EXECUTION_MAX: Duration = Duration::from_secs(20);
+/// One that takes longer is shown.
+const SLOW: Duration = Duration::from_secs(1);
 /// So much of a failing input is shown.
 const SHOWN_MAX_BYTES: usize = 4 * 1024;
 
@@ -65,6 +67,9 @@ impl<F: Fn(&[u8])> Target<F> {
         (self.run)(input);
         let took = began.elapsed();
         assert!(took <= EXECUTION_MAX, "an input of {} bytes took {took:?}", input.len());
+        if took > SLOW {
+            eprintln!("{}: {took:?} for {} bytes: {:.300}", self.name, input.len(), input.escape_ascii().to_string());
+        }
         self.executions.set(self.executions.get() + 1);
         self.slowest.set(self.slowest.get().max(took));
         drop(shown);

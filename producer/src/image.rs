@@ -116,7 +116,9 @@ fn split_registry(name: &str) -> (String, String) {
 }
 
 fn is_registry(name: &str) -> bool {
-    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']'))
+    let starts = |c: char| c.is_ascii_alphanumeric() || c == '[';
+    name.starts_with(starts)
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']'))
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -164,6 +166,8 @@ mod tests {
             ("shop;rm -rf", "the repository's name has characters"),
             ("r.example//shop", "the repository's name has characters"),
             ("r.exam$ple/shop", "the registry's name has characters"),
+            ("--privileged.example/shop", "the registry's name has characters"),
+            ("../shop", "the registry's name has characters"),
             ("shop@sha256:12", "is not an image reference"),
             (&"x".repeat(10_000), "at most 512 are allowed"),
         ] {

@@ -16,6 +16,8 @@ pub mod error;
 #[cfg(test)]
 mod fixtures;
 pub mod follow;
+#[cfg(test)]
+mod fuzz;
 pub mod gates;
 pub mod halt;
 pub mod history;

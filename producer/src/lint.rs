@@ -122,6 +122,15 @@ fn check(texts: &[&str]) -> Vec<Problem> {
     problems
 }
 
+/// Every problem found and shown, as the command would.
+#[cfg(test)]
+pub(crate) fn fuzz(texts: &[&str]) {
+    for problem in check(texts) {
+        let shown = render(&problem, "compose.yml", texts[problem.file]);
+        assert!(!problem.message.is_empty() && shown.contains(problem.code));
+    }
+}
+
 fn summary(names: &str, errors: usize, warnings: usize) -> String {
     let counted = |count: usize, what: &str| match count {
         0 => format!("no {what}s"),

@@ -15,6 +15,11 @@ use sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 /// Findings that are told for one file; a file with more is one that needs eyes anyway.
 const FINDINGS_PER_FILE_MAX: usize = 20;
 
+/// Tokens of one statement, white space among them; longer ones are not parsed.
+const STATEMENT_TOKENS_MAX: usize = 4_000;
+/// How deep a statement may be nested. A deeper one would overflow the stack, which ends the whole process.
+const NESTING_MAX: usize = 20;
+
 /// Which SQL it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Language {
@@ -86,6 +91,13 @@ fn check_file(file: &str, text: &str, dialect: &dyn Dialect, made: &mut BTreeSet
             continue;
         }
         let line = first.span.start.line;
+        // What it would be made into is as deep as a chain of operators is long, and is taken apart again level by level.
+        if tokens.len() > STATEMENT_TOKENS_MAX {
+            if !is_harmless(&first.token) {
+                tell(line, "unreadable", unreadable(&format!("it has more than {STATEMENT_TOKENS_MAX} tokens")));
+            }
+            continue;
+        }
         match parse(dialect, tokens) {
             Ok(statement) => {
                 for (code, message) in statement::judge(&statement, made) {
@@ -97,8 +109,14 @@ fn check_file(file: &str, text: &str, dialect: &dyn Dialect, made: &mut BTreeSet
     }
 }
 
+/// Whether a statement of this kind takes nothing away that anybody would be told of; those with much data are long.
+fn is_harmless(first: &Token) -> bool {
+    let known = ["insert", "update", "delete", "select", "values", "with", "copy", "comment", "merge", "replace"];
+    matches!(first, Token::Word(word) if known.iter().any(|kind| word.value.eq_ignore_ascii_case(kind)))
+}
+
 fn parse(dialect: &dyn Dialect, tokens: &[TokenWithSpan]) -> Result<sqlparser::ast::Statement, String> {
-    let mut parser = Parser::new(dialect).with_tokens_with_locations(tokens.to_vec());
+    let mut parser = Parser::new(dialect).with_recursion_limit(NESTING_MAX).with_tokens_with_locations(tokens.to_vec());
     let statement = parser.parse_statement().map_err(|error| error.to_string())?;
     match parser.peek_token().token {
         Token::EOF => Ok(statement),

@@ -64,6 +64,29 @@ fn cut_anywhere() {
     for end in (0..whole.len()).filter(|end| whole.is_char_boundary(*end)) {
         check([("x.sql", &whole[..end])], Language::Postgres);
     }
-    let deep = format!("SELECT {}1{};", "(".repeat(100_000), ")".repeat(100_000));
-    assert_eq!(check([("deep.sql", deep.as_str())], Language::Postgres)[0].code, "unreadable");
+}
+
+/// Neither a parser nor what takes its tree apart may overflow the stack, which would end the executor.
+#[test]
+fn deep_statements() {
+    let code = |text: &str| check([("x.sql", text)], Language::Postgres).first().map(|finding| finding.code);
+    for (open, close) in [("(", ")"), ("NOT ", ""), ("- ", ""), ("CASE WHEN ", " THEN 1 END"), ("1 + ", "")] {
+        for depth in [18, 100, 1_000, 100_000] {
+            let text = format!("CREATE TABLE x AS SELECT {}1{};", open.repeat(depth), close.repeat(depth));
+            let found = code(&text);
+            assert!(found.is_none() || found == Some("unreadable"), "{depth} of {open}: {found:?}");
+            assert!(depth < 100_000 || found == Some("unreadable"), "{depth} of {open}");
+        }
+    }
+}
+
+#[test]
+fn long_statements() {
+    let of = |tokens: usize| format!("DROP TABLE a{};", ", b".repeat((tokens - 5) / 3));
+    let codes = |text: &str| check([("x.sql", text)], Language::Postgres).iter().map(|f| f.code).collect::<Vec<_>>();
+    // `DROP TABLE a` has five tokens with its white space, `, b` three.
+    assert!(codes(&of(crate::STATEMENT_TOKENS_MAX)).iter().all(|code| *code == "drop-table"));
+    assert_eq!(codes(&of(crate::STATEMENT_TOKENS_MAX + 3)), ["unreadable"]);
+    // Data is long and takes nothing away.
+    assert!(codes(&format!("INSERT INTO a VALUES {};", "(1),".repeat(20_000))).is_empty());
 }

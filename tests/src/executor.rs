@@ -24,6 +24,8 @@ pub struct Settings {
     pub host: String,
     pub env: String,
     pub bus_url: String,
+    /// Further lines of the section about the bus.
+    pub bus_lines: String,
     pub docker_host: String,
     pub min_free_disk: String,
     pub keep_releases: u32,
@@ -180,7 +182,7 @@ impl ExecutorProcess {
                 writeln!(text, "{label:?} = {value:?}")?;
             }
         }
-        writeln!(text, "[bus]\nurl = {bus_url:?}")?;
+        writeln!(text, "[bus]\nurl = {bus_url:?}\n{}", self.settings.bus_lines)?;
         writeln!(text, "[docker]\nhost = {docker_host:?}\nmin_free_disk = {min_free_disk:?}")?;
         writeln!(text, "[trust]\npromote = {:?}\nadmin = {:?}", self.settings.trusted, self.settings.admins)?;
         for (app, directory, project) in &self.settings.apps {

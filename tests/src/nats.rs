@@ -29,6 +29,8 @@ pub struct NatsServer {
     folder: TempDir,
     /// Where it tells of itself over HTTP.
     monitor: Option<u16>,
+    /// The only user and the password, where it asks for a login.
+    login: Option<(String, String)>,
 }
 
 /// What a server has sent since its start, to all its clients.
@@ -71,12 +73,32 @@ impl NatsServer {
         Self::start_program(lab.nats_server_floor.clone(), LOOPBACK, None).await
     }
 
-    async fn start_program(program: PathBuf, address: &str, monitor: Option<u16>) -> Result<Self> {
-        let (address, port, folder) =
-            (address.to_owned(), names::free_port()?, TempDir::with_prefix("landfall-nats-")?);
-        let mut server = Self { program, address, port, process: None, folder, monitor };
+    /// A server that lets nobody in but this user.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with_login(lab: &Lab, user: &str, password: &str) -> Result<Self> {
+        let mut server = Self::stopped(lab.nats_server.clone(), LOOPBACK, None)?;
+        server.login = Some((user.to_owned(), password.to_owned()));
         server.up().await?;
         Ok(server)
+    }
+
+    async fn start_program(program: PathBuf, address: &str, monitor: Option<u16>) -> Result<Self> {
+        let mut server = Self::stopped(program, address, monitor)?;
+        server.up().await?;
+        Ok(server)
+    }
+
+    fn stopped(program: PathBuf, address: &str, monitor: Option<u16>) -> Result<Self> {
+        let (address, port, folder) =
+            (address.to_owned(), names::free_port()?, TempDir::with_prefix("landfall-nats-")?);
+        Ok(Self { program, address, port, process: None, folder, monitor, login: None })
+    }
+
+    /// Where everything that was published is kept.
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
     }
 
     pub fn url(&self) -> String {
@@ -115,6 +137,12 @@ impl NatsServer {
             .arg(self.port.to_string())
             .arg("-sd")
             .arg(folder.join("store"));
+        if let Some((user, password)) = &self.login {
+            // In a file, since arguments are for everybody to see.
+            let config = folder.join("nats.conf");
+            std::fs::write(&config, format!("authorization {{ user: {user:?}, password: {password:?} }}\n"))?;
+            command.arg("-c").arg(config);
+        }
         if let Some(monitor) = self.monitor {
             command.arg("-m").arg(monitor.to_string());
         }
@@ -166,8 +194,12 @@ impl NatsServer {
     /// # Errors
     /// When the server does not answer.
     pub async fn connect(&self) -> Result<Bus> {
-        let options =
-            ConnectOptions { url: self.url(), name: "landfall-tests".to_owned(), ..ConnectOptions::default() };
+        let options = ConnectOptions {
+            url: self.url(),
+            name: "landfall-tests".to_owned(),
+            user_password: self.login.clone(),
+            ..ConnectOptions::default()
+        };
         Ok(Bus::connect(&options).await?)
     }
 }

@@ -150,6 +150,7 @@ impl Scenario {
             host: name.to_owned(),
             env: self.env.to_string(),
             bus_url: self.nats.url(),
+            bus_lines: String::new(),
             docker_host: self.lab.docker_host.clone(),
             min_free_disk: "1 MB".to_owned(),
             keep_releases: 3,

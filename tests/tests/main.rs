@@ -5,6 +5,7 @@ mod architecture;
 mod audit;
 mod bad_events;
 mod bad_stack;
+mod canary;
 mod cli;
 mod crashes;
 mod drift;

@@ -248,7 +248,7 @@ pub(crate) fn up_reason(stderr: &str, redactor: &Redactor) -> Reason {
     } else {
         Reason::new(ReasonCode::UpdateFailed, text)
     };
-    reason.logs(vec![logs::tail("docker compose", stderr, redactor)])
+    reason.logs(vec![logs::tail("docker compose", &redactor.clean_complaint(stderr), redactor)])
 }
 
 /// What Compose said last that is not a warning, in one line.
@@ -257,7 +257,7 @@ fn complaint(stderr: &str, redactor: &Redactor) -> String {
         stderr.lines().filter(|line| !line.contains("level=warning") && !line.trim().is_empty()).collect();
     let from = errors.len().saturating_sub(3);
     // A secret may hold white space, so it goes before that is changed.
-    let text = one_line(&redactor.clean(&errors[from..].join("\n")));
+    let text = one_line(&redactor.clean_complaint(&errors[from..].join("\n")));
     logs::last_line(&text, redactor).unwrap_or_else(|| "docker compose failed without saying why".to_owned())
 }
 

@@ -246,9 +246,12 @@ impl Engine {
     }
 }
 
+/// Keeps the last bytes, and of them whole lines: what is left of a line that was cut may begin within a secret, which no mask would know.
 pub(crate) fn keep_tail(bytes: &mut Vec<u8>, max: usize) {
     if bytes.len() > max {
         bytes.drain(..bytes.len() - max);
+        let line = bytes.iter().position(|byte| *byte == b'\n').map_or(max / 2, |end| end + 1);
+        bytes.drain(..line.min(bytes.len()));
     }
 }
 

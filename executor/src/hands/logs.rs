@@ -8,7 +8,7 @@ use super::redact::Redactor;
 pub(crate) fn tail(source: &str, text: &str, redactor: &Redactor) -> LogTail {
     let text = redactor.clean(text);
     let mut runs: Vec<(String, usize)> = Vec::new();
-    for line in text.lines().rev().map(shorten).filter(|line| !line.is_empty()) {
+    for line in text.lines().rev().map(|line| plain(line, redactor)).filter(|line| !line.is_empty()) {
         let full = runs.len() == LOG_TAIL_MAX_LINES;
         match runs.last_mut().filter(|(last, _)| *last == line) {
             Some((_, count)) => *count += 1,
@@ -27,11 +27,12 @@ fn repeated(line: String, count: usize) -> String {
 /// The last line that says something, for a one-line message.
 pub(crate) fn last_line(text: &str, redactor: &Redactor) -> Option<String> {
     let text = redactor.clean(text);
-    text.lines().rev().map(shorten).find(|line| !line.is_empty())
+    text.lines().rev().map(|line| plain(line, redactor)).find(|line| !line.is_empty())
 }
 
-fn shorten(line: &str) -> String {
-    let plain = without_escapes(line);
+/// A terminal's colours in the middle of a secret hide it from the mask until they are taken out, so it is looked for once more.
+fn plain(line: &str, redactor: &Redactor) -> String {
+    let plain = redactor.clean(&without_escapes(line));
     let plain = plain.trim_end();
     if plain.len() <= LOG_LINE_MAX_BYTES {
         return plain.to_owned();
@@ -78,5 +79,14 @@ mod tests {
         assert_eq!(repeating.lines, ["fatal: no template", "GET: 503 (3 times)"]);
         let long = super::tail("app", &"ä".repeat(1_000), &Redactor::default());
         assert!(long.lines[0].len() <= LOG_LINE_MAX_BYTES && long.lines[0].ends_with('…'));
+    }
+
+    #[test]
+    fn colours_hide_no_secret() {
+        let secret = [("DB_PASSWORD", "correct-horse")];
+        let redactor = Redactor::new(secret.into_iter(), std::iter::empty(), &Default::default());
+        let text = "\u{1b}[2mcorrect\u{1b}[0m-horse\ncorr\u{7}ect-horse\n";
+        assert_eq!(tail("app", text, &redactor).lines, ["*** (2 times)"]);
+        assert_eq!(last_line(text, &redactor).as_deref(), Some("***"));
     }
 }

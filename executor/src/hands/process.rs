@@ -12,6 +12,8 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
+use super::engine::keep_tail;
+
 /// Most bytes that are kept of a program's error output: the last ones, where the reason stands.
 const STDERR_MAX_BYTES: usize = 16 * 1024;
 /// How long a killed process group may take to be gone.
@@ -158,9 +160,7 @@ async fn read_tail(stream: Option<impl AsyncRead + Unpin>, max: usize) -> std::i
             return Ok(String::from_utf8_lossy(&kept).into_owned());
         }
         kept.extend_from_slice(&chunk[..read]);
-        if kept.len() > max {
-            kept.drain(..kept.len() - max);
-        }
+        keep_tail(&mut kept, max);
     }
 }
 
@@ -224,7 +224,8 @@ mod tests {
         let error = run(shell("yes | head -c 100000", 5_000, Input::Nothing)).await.unwrap_err();
         assert!(matches!(error, ProcessError::TooMuch { .. }), "{error}");
         let output = run(shell("yes | head -c 100000 >&2", 5_000, Input::Nothing)).await.unwrap();
-        assert_eq!(output.stderr.len(), STDERR_MAX_BYTES);
+        assert!((STDERR_MAX_BYTES - 2..=STDERR_MAX_BYTES).contains(&output.stderr.len()), "{}", output.stderr.len());
+        assert!(output.stderr.lines().all(|line| line == "y"), "a line was cut");
     }
 
     #[tokio::test]

@@ -282,7 +282,11 @@ impl Layers {
     }
 
     fn bytes(&self) -> (u64, u64) {
-        self.by_id.values().fold((0, 0), |(done, total), layer| (done + layer.bytes_done, total + layer.bytes_total))
+        // The sizes are the registry's word.
+        let add = |(done, total): (u64, u64), layer: &Layer| {
+            (done.saturating_add(layer.bytes_done), total.saturating_add(layer.bytes_total))
+        };
+        self.by_id.values().fold((0, 0), add)
     }
 
     fn progress(&self, service: &ServiceName) -> Progress {

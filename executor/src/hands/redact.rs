@@ -25,10 +25,16 @@ const SECRET_NAMES: [&str; 14] = [
 ];
 const PLAIN_WORDS: [&str; 6] = ["production", "staging", "development", "localhost", "127.0.0.1", "0.0.0.0"];
 
+/// Of a secret that is repeated in part, so many characters that follow one another are recognised.
+const FRAGMENT_MAX_CHARS: usize = 8;
+const FRAGMENT_MIN_CHARS: usize = 5;
+
 #[derive(Clone, Default)]
 pub(crate) struct Redactor {
     /// Longest first, so that no part of a longer one stays.
     secrets: Vec<String>,
+    /// Those of which a part is a secret too: not the beginning of an address, which is like any other's.
+    whole: Vec<String>,
 }
 
 impl Redactor {
@@ -38,7 +44,7 @@ impl Redactor {
         rendered: impl Iterator<Item = (&'a str, &'a str)>,
         public: &BTreeSet<&str>,
     ) -> Self {
-        let mut secrets = BTreeSet::new();
+        let (mut secrets, mut whole) = (BTreeSet::new(), BTreeSet::new());
         let host = host.map(|(name, value)| (name, value, VALUE_MIN_CHARS));
         let rendered = rendered.map(|(name, value)| (name, value, usize::MAX));
         let lines = host
@@ -53,18 +59,29 @@ impl Redactor {
             if !public.contains(value) && (secret || value.len() >= min_chars) && !plain {
                 secrets.extend(as_quoted(value));
                 secrets.insert(value.to_owned());
+                let own = behind_authority(value);
+                whole.extend(as_quoted(own));
+                whole.insert(own.to_owned());
             }
             if let Some(password) = url_password(value) {
-                secrets.insert(password.to_owned());
+                let forms: Vec<String> = [password.to_owned()].into_iter().chain(percent_decoded(password)).collect();
+                whole.extend(forms.clone());
+                secrets.extend(forms);
             }
         }
         let mut secrets: Vec<String> = secrets.into_iter().collect();
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        Self { secrets }
+        Self { secrets, whole: whole.into_iter().collect() }
     }
 
     pub(crate) fn clean(&self, text: &str) -> String {
         self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), MASK))
+    }
+
+    /// As [`Self::clean`], for what a program says of a value that it does not understand: it may repeat a part of it, such as all but the
+    /// unit behind a number.
+    pub(crate) fn clean_complaint(&self, text: &str) -> String {
+        self.whole.iter().fold(self.clean(text), |text, secret| without_fragments(&text, secret))
     }
 }
 
@@ -82,6 +99,40 @@ fn as_quoted(value: &str) -> Vec<String> {
     forms.into_iter().filter(|form| form != value && form.len() >= SECRET_MIN_CHARS).collect()
 }
 
+/// Of an address what stands behind the host: its scheme and host are no secret, and neither is what has no scheme shortened.
+fn behind_authority(value: &str) -> &str {
+    match value.split_once("://") {
+        Some((_, rest)) => rest.find(['/', '?', '#']).map_or("", |at| &rest[at..]),
+        None => value,
+    }
+}
+
+/// Masks every run of characters that stands in the secret as well and is long enough to be no chance.
+fn without_fragments(text: &str, secret: &str) -> String {
+    let secret: Vec<char> = secret.chars().collect();
+    let least = secret.len().saturating_sub(2).min(FRAGMENT_MAX_CHARS);
+    if least < FRAGMENT_MIN_CHARS {
+        return text.to_owned();
+    }
+    let windows: BTreeSet<&[char]> = secret.windows(least).collect();
+    let chars: Vec<char> = text.chars().collect();
+    let (mut shown, mut at) = (String::with_capacity(text.len()), 0);
+    while let Some(first) = chars.get(at) {
+        let mut end = at;
+        while chars.get(end..end + least).is_some_and(|window| windows.contains(window)) {
+            end += 1;
+        }
+        if end == at {
+            shown.push(*first);
+            at += 1;
+        } else {
+            shown.push_str(MASK);
+            at = end + least - 1;
+        }
+    }
+    shown
+}
+
 fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     SECRET_NAMES.iter().any(|part| name.contains(part))
@@ -94,6 +145,26 @@ pub(crate) fn url_password(value: &str) -> Option<&str> {
     let (login, _) = authority.rsplit_once('@')?;
     let (_, password) = login.split_once(':')?;
     (!password.is_empty()).then_some(password)
+}
+
+/// As a driver repeats a password that stands in a URL with its special characters written as `%40` and the like.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let pair = behind.get(..2).and_then(|pair| std::str::from_utf8(pair).ok());
+        match pair.and_then(|pair| u8::from_str_radix(pair, 16).ok()).filter(|_| *first == b'%') {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &behind[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    String::from_utf8(bytes).ok().filter(|decoded| decoded != text && decoded.len() >= SECRET_MIN_CHARS)
 }
 
 /// The variables of a `.env` file, well enough to know what must not be told. Each line of a quoted value counts for itself, as text
@@ -171,6 +242,29 @@ mod tests {
         for text in said {
             assert_eq!(redactor.clean(&format!("value {text} is bad")), "value *** is bad", "{text}");
         }
+    }
+
+    #[test]
+    fn the_password_of_a_url_is_masked_as_a_driver_says_it() {
+        let host = [("DATABASE", "postgres://u:p%40ss%2Fw@db/x")];
+        let redactor = Redactor::new(host.into_iter(), std::iter::empty(), &BTreeSet::new());
+        assert_eq!(redactor.clean("p@ss/w or p%40ss%2Fw"), "*** or ***");
+        assert_eq!(percent_decoded("100%"), None);
+    }
+
+    #[test]
+    fn a_part_of_a_value_that_was_not_understood_is_masked() {
+        let host = [("DB_PASSWORD", "q\"7\\$ correct-horse  x"), ("HOOK_URL", "https://hooks.example/T0/horsebattery")];
+        let redactor = Redactor::new(host.into_iter(), std::iter::empty(), &BTreeSet::new());
+        // As Go says it of a size: the unit is cut off.
+        let said = r#"parsing "q\"7\\$ correct-horse ": invalid syntax"#;
+        assert!(redactor.clean(said).contains("horse"), "nothing to be seen by the other mask");
+        assert_eq!(redactor.clean_complaint(said), r#"parsing "*** ": invalid syntax"#);
+        assert_eq!(
+            redactor.clean_complaint("no https://hooks.example/ but orsebatter"),
+            "no https://hooks.example/ but ***"
+        );
+        assert_eq!(redactor.clean_complaint("a correct guess"), "a correct guess");
     }
 
     #[test]

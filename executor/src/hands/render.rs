@@ -10,6 +10,7 @@ use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::promotion::Promotion;
 use landfall_schema::stack::{Role, ServiceSettings, StackSettings};
 use serde_json::Value;
+use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
 use super::compose::{self, Invocation};
@@ -67,6 +68,11 @@ impl Stack {
     }
 }
 
+/// Secrets of a stack that are read so that they can be masked, and how much of each.
+const SECRET_FILES_MAX: usize = 64;
+const SECRET_FILE_MAX_BYTES: u64 = 64 * 1024;
+/// The name under which their lines count as secrets, however short they are.
+const SECRET_FILE: &str = "SECRET";
 /// Names that would change how Compose itself runs.
 const RESERVED_VARIABLES: [&str; 4] = ["PATH", "HOME", "XDG_RUNTIME_DIR", "IFS"];
 const RESERVED_PREFIXES: [&str; 4] = ["COMPOSE_", "DOCKER_", "LD_", "GO"];
@@ -98,10 +104,13 @@ impl Hands {
         }
         let model = parse(&output.stdout)?;
         let rendered = rendered_variables(&model);
-        let redactor = Redactor::new(host_variables.iter().copied(), rendered.iter().copied(), &public);
+        let kept_files = self.secret_files(&model).await;
+        let kept_here = host_variables.iter().copied().chain(of_env_files(&rendered, bundle));
+        let kept_here = kept_here.chain(kept_files.iter().map(|text| (SECRET_FILE, text.as_str())));
+        let redactor = Redactor::new(kept_here, rendered.iter().copied(), &public);
         let active = host_variables.iter().find(|(name, _)| *name == "COMPOSE_PROFILES").map_or("", |(_, value)| value);
         // What is wrong with a setting is told with its value, which may come from the host's `.env`.
-        let told = |reason: Reason| Reason { message: redactor.clean(&reason.message), ..reason };
+        let told = |reason: Reason| Reason { message: redactor.clean_complaint(&reason.message), ..reason };
         let services = services(&model, &active.split(',').map(str::trim).collect()).map_err(told)?;
         self.check_promoted(promotion, bundle, &services, &model, &invocation, deadline).await?;
         let unmarked = self.unmarked(&invocation, deadline).await?;
@@ -153,6 +162,22 @@ impl Hands {
         let project = self.engine.project().to_owned();
         let lock = self.lock_file();
         Ok((Invocation { project, directory, files, env_files, variables, lock }, env_text))
+    }
+
+    /// What the stack's secrets hold, as far as they are files of its own folder; the policy has its say about others.
+    async fn secret_files(&self, model: &Value) -> Vec<String> {
+        let entries = model.get("secrets").and_then(Value::as_object).into_iter().flatten();
+        let paths = entries.filter_map(|(_, secret)| secret.get("file")?.as_str()).map(PathBuf::from);
+        let mut found = Vec::new();
+        for path in paths.filter(|path| path.starts_with(&self.config.stack.directory)).take(SECRET_FILES_MAX) {
+            // One that is missing or no text is Compose's to complain of.
+            let Ok(file) = tokio::fs::File::open(&path).await else { continue };
+            let mut text = String::new();
+            if file.take(SECRET_FILE_MAX_BYTES).read_to_string(&mut text).await.is_ok() {
+                found.push(text);
+            }
+        }
+        found
     }
 
     pub(crate) fn lock_file(&self) -> PathBuf {
@@ -344,6 +369,15 @@ fn is_written(bundle: &Bundle, name: &ServiceName) -> bool {
     })
 }
 
+/// Variables that no compose file names came with an `env_file` of this host.
+fn of_env_files<'a>(
+    rendered: &'a [(&'a str, &'a str)],
+    bundle: &'a Bundle,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let is_named = |name: &str| bundle.compose.iter().any(|file| file.content.contains(name));
+    rendered.iter().copied().filter(move |(name, _)| !is_named(name))
+}
+
 fn rendered_variables(model: &Value) -> Vec<(&str, &str)> {
     let services = model.get("services").and_then(Value::as_object).into_iter().flat_map(|services| services.values());
     services
@@ -375,6 +409,16 @@ mod tests {
             ("seed", Kind::Inactive),
         ];
         assert_eq!(kinds, expect);
+    }
+
+    #[test]
+    fn what_an_env_file_of_the_host_sets_is_told_from_what_travelled() {
+        let file =
+            |content: &str| landfall_schema::bundle::BundleFile { name: "c.yml".into(), content: content.into() };
+        let bundle =
+            Bundle { version: 1, compose: vec![file("services: {a: {environment: {MODE: ${MODE}}, env_file: x}}")] };
+        let rendered = [("MODE", "production-1"), ("STRIPE", "sk_live_1")];
+        assert_eq!(of_env_files(&rendered, &bundle).collect::<Vec<_>>(), [("STRIPE", "sk_live_1")]);
     }
 
     #[test]

@@ -117,6 +117,7 @@ impl FleetScenario {
             host: name.clone(),
             env: self.env.to_string(),
             bus_url: self.nats.url(),
+            bus_lines: String::new(),
             docker_host: lease.machine.docker_host.clone(),
             min_free_disk: "1 MB".to_owned(),
             keep_releases: 3,
