@@ -19,6 +19,8 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two attempts to reconnect, at least and at most; jitter takes away up to half.
 pub const RECONNECT_MIN: Duration = Duration::from_millis(100);
 pub const RECONNECT_MAX: Duration = Duration::from_secs(8);
+/// Trouble on the connection that lasts is told again after this time.
+const TROUBLE_TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// A complaint of the server belongs to a request that failed within this time after it.
 const COMPLAINT_MAX_AGE: Duration = Duration::from_secs(10);
 
@@ -167,6 +169,7 @@ impl Bus {
 }
 
 fn client_options(options: &ConnectOptions, complaints: Complaints) -> async_nats::ConnectOptions {
+    let told = Mutex::new(None);
     let mut client = async_nats::ConnectOptions::new()
         .name(&options.name)
         .connection_timeout(CONNECT_TIMEOUT)
@@ -174,7 +177,9 @@ fn client_options(options: &ConnectOptions, complaints: Complaints) -> async_nat
         .custom_inbox_prefix(inbox_prefix(&options.name))
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {
-            note(&event, &complaints);
+            if is_told(&event, &told, Instant::now()) {
+                note(&event, &complaints);
+            }
             std::future::ready(())
         });
     if let Some(ca) = &options.ca {
@@ -212,6 +217,25 @@ fn reconnect_delay(attempt: usize) -> Duration {
     let full = RECONNECT_MIN.saturating_mul(1 << doublings).min(RECONNECT_MAX);
     let random = RandomState::new().build_hasher().finish();
     full.mul_f64(0.5 + (random % 1024) as f64 / 2048.0)
+}
+
+/// A server that is away makes an event of each attempt to reach it; of these some are told and not all. Every other event is.
+fn is_told(event: &Event, told_at: &Mutex<Option<Instant>>, now: Instant) -> bool {
+    let mut told_at = told_at.lock().unwrap_or_else(PoisonError::into_inner);
+    match event {
+        Event::ClientError(_) => {
+            let is_due = told_at.is_none_or(|at| now.duration_since(at) >= TROUBLE_TOLD_AGAIN);
+            if is_due {
+                *told_at = Some(now);
+            }
+            is_due
+        }
+        Event::Connected => {
+            *told_at = None;
+            true
+        }
+        _ => true,
+    }
 }
 
 fn note(event: &Event, complaints: &Complaints) {
@@ -252,6 +276,18 @@ mod tests {
         ] {
             assert_eq!(shown_url(url), expect, "{url}");
         }
+    }
+
+    #[test]
+    fn lasting_trouble_is_told_now_and_again() {
+        let (told_at, start) = (Mutex::new(None), Instant::now());
+        let trouble = Event::ClientError(async_nats::ClientError::Other("away".to_owned()));
+        let tell = |event: &Event, after: Duration| is_told(event, &told_at, start + after);
+        assert!(tell(&trouble, Duration::ZERO));
+        assert!(!tell(&trouble, TROUBLE_TOLD_AGAIN - Duration::from_millis(1)));
+        assert!(tell(&trouble, TROUBLE_TOLD_AGAIN));
+        assert!(tell(&Event::Connected, TROUBLE_TOLD_AGAIN));
+        assert!(tell(&trouble, TROUBLE_TOLD_AGAIN));
     }
 
     #[test]

@@ -19,6 +19,8 @@ const ENDPOINT_VARIABLES: [&str; 2] = ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPO
 const SERVICE_NAME_VARIABLE: &str = "OTEL_SERVICE_NAME";
 /// The first of these that is set is the log filter.
 const FILTER_VARIABLES: [&str; 2] = ["LANDFALL_LOG", "RUST_LOG"];
+/// Unless the filter itself says something of it.
+const QUIET: &str = "async_nats=warn";
 /// How long the end of a process waits for its last spans to be taken.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Crates whose own spans would be exported by exporting them.
@@ -91,7 +93,10 @@ pub fn init(options: &Options<'_>) -> Result<Guard, TelemetryError> {
 
 fn filter(default: &str) -> Result<EnvFilter, TelemetryError> {
     let text = FILTER_VARIABLES.iter().find_map(|name| env::var(name).ok()).unwrap_or_else(|| default.to_owned());
-    EnvFilter::try_new(&text).map_err(|source| TelemetryError::Filter { filter: text, source })
+    let filter = EnvFilter::try_new(&text).map_err(|source| TelemetryError::Filter { filter: text.clone(), source })?;
+    // It tells of each of its events, as our own connection does in words; while a server is away, for ever.
+    let quiet = QUIET.parse().map_err(|source| TelemetryError::Filter { filter: QUIET.to_owned(), source })?;
+    Ok(if text.contains("async_nats") { filter } else { filter.add_directive(quiet) })
 }
 
 fn is_export_configured() -> bool {
