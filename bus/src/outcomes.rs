@@ -117,6 +117,17 @@ impl Bus {
         filter: &str,
         deliver_policy: DeliverPolicy,
     ) -> Result<Vec<Delivered>, BusError> {
+        self.read_each(stream, filter, deliver_policy, Some).await
+    }
+
+    /// As [`Self::read_so_far`], keeping only what is made of each message: a stream may hold more than fits into memory.
+    pub(crate) async fn read_each<T>(
+        &self,
+        stream: &str,
+        filter: &str,
+        deliver_policy: DeliverPolicy,
+        mut keep: impl FnMut(Delivered) -> Option<T>,
+    ) -> Result<Vec<T>, BusError> {
         let failed = |source: Cause| BusError::ReadHistory { filter: filter.to_owned(), source };
         #[cfg(feature = "simulation")]
         if let Some(server) = self.simulated() {
@@ -146,13 +157,14 @@ impl Bus {
                 .messages()
                 .await
                 .map_err(|error| failed(self.cause(error)))?;
-            let before = found.len();
+            let mut is_empty = true;
             while let Some(message) = batch.next().await {
+                is_empty = false;
                 let message = message.map_err(|error| failed(self.cause(error)))?;
                 pending = message.info().map_err(|error| failed(self.cause(error)))?.pending;
-                found.push(Delivered::from_consumer(&message).map_err(|error| failed(self.cause(error)))?);
+                found.extend(keep(Delivered::from_consumer(&message).map_err(|error| failed(self.cause(error)))?));
             }
-            if found.len() == before {
+            if is_empty {
                 return Err(failed(self.cause(format!("{pending} messages are pending but timed out"))));
             }
         }

@@ -44,6 +44,20 @@ impl Bus {
         self.read_so_far(RELEASES, &filter, DeliverPolicy::All).await
     }
 
+    /// Of every promotion of an application, oldest first, what `keep` makes of it. What it does not keep takes no memory, so that junk on the
+    /// subject costs time and nothing else.
+    ///
+    /// # Errors
+    /// [`BusError::ReadHistory`].
+    pub async fn promotions_where<T>(
+        &self,
+        env: &EnvName,
+        app: &AppName,
+        keep: impl FnMut(Delivered) -> Option<T>,
+    ) -> Result<Vec<T>, BusError> {
+        self.read_each(RELEASES, subject::promoted(env, app).as_str(), DeliverPolicy::All, keep).await
+    }
+
     /// Signs and publishes a promotion, provided that the last one on its subject is still `expected_last_sequence` (0 for none).
     /// Returns its sequence.
     ///

@@ -41,6 +41,11 @@ const WAL_MAX_BYTES: i64 = 1024 * 1024;
 const RELEASES_KEPT: i64 = 50;
 /// Refusals that are kept.
 const REFUSALS_KEPT: i64 = 1_000;
+const FORGET_TOLD: &str =
+    "DELETE FROM outbox WHERE published_at IS NOT NULL AND position <= (SELECT max(position) FROM outbox) - ?";
+const FORGET_REFUSALS: &str = "DELETE FROM refusals WHERE message IN (SELECT message FROM refusals ORDER BY refused_at DESC, rowid DESC LIMIT -1 OFFSET ?)";
+/// Published events that are kept where junk makes them many.
+const TOLD_KEPT: i64 = 1_000;
 /// Published events are kept this long, for people who look.
 const PUBLISHED_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -328,6 +333,10 @@ impl Journal {
             .await
             .map_err(failed(what))?;
             rows::insert_announcements(&mut tx, announcements, now).await?;
+            // Whoever may write to the subject may send junk for ever, and no deploy need end in between, after which the rest is cleaned up.
+            for (sql, most) in [(FORGET_TOLD, TOLD_KEPT), (FORGET_REFUSALS, REFUSALS_KEPT)] {
+                sqlx::query(sql).bind(most).execute(&mut *tx).await.map_err(failed(what))?;
+            }
             tx.commit().await.map_err(failed(what))
         })
         .await
@@ -559,10 +568,7 @@ impl Journal {
                  AND newer.app = committed.app AND newer.counter > committed.counter) >= ?",
                 keep_committed,
             ),
-            (
-                "DELETE FROM refusals WHERE message IN (SELECT message FROM refusals ORDER BY refused_at DESC LIMIT -1 OFFSET ?)",
-                REFUSALS_KEPT,
-            ),
+            (FORGET_REFUSALS, REFUSALS_KEPT),
         ] {
             sqlx::query(sql).bind(argument).execute(&mut *tx).await.map_err(failed(what))?;
         }

@@ -65,9 +65,8 @@ impl Fleet {
         app: &AppName,
     ) -> Result<Vec<(CloudEvent<Promotion>, Delivered)>, FleetError> {
         let bus = self.inner.bus.connected().ok_or(FleetError::Away)?;
-        let said = bus.promotions(env, Some(app)).await?;
         let trusted = &self.inner.trusted;
-        Ok(said.into_iter().filter_map(|said| Some((believe_promotion(&said, trusted).ok()?, said))).collect())
+        Ok(bus.promotions_where(env, app, |said| Some((believe_promotion(&said, trusted).ok()?, said))).await?)
     }
 
     /// Before this host begins it has seen the signed word of every host of the wave before it.

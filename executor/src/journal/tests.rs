@@ -280,3 +280,37 @@ async fn a_write_that_sqlite_rolled_back_itself_is_followed_by_others() {
     sqlx::query("DROP TRIGGER full").execute(&journal.pool).await.unwrap();
     journal.record(step()).await.unwrap();
 }
+
+/// At the limit everything is kept, one past it the oldest goes.
+#[tokio::test]
+async fn junk_does_not_fill_the_journal() {
+    let (_folder, journal) = journal().await;
+    let count = async |table: &'static str| -> i64 {
+        let sql = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+        sqlx::query_scalar(sql).fetch_one(&journal.pool).await.unwrap()
+    };
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {TOLD_KEPT}) \
+         INSERT INTO outbox (event_id, subject, body, created_at, published_at) SELECT i, 'landfall.x', x'00', i, i FROM n; \
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {}) \
+         INSERT INTO refusals (message, code, refused_at) SELECT 'message-' || i, 'malformed', i FROM n",
+        REFUSALS_KEPT - 1
+    )))
+    .execute(&journal.pool)
+    .await
+    .unwrap();
+    let refuse = async |message: &str| {
+        let message = MessageId::stored(message.to_owned());
+        let announcements = [Announcement { settles: Some(message.clone()), ..ended(1, None) }];
+        journal.refuse(&message, ReasonCode::Malformed, &announcements, samples::now()).await.unwrap();
+    };
+    refuse("one").await;
+    assert_eq!((count("refusals").await, count("outbox").await), (REFUSALS_KEPT, TOLD_KEPT));
+    refuse("two").await;
+    assert_eq!((count("refusals").await, count("outbox").await), (REFUSALS_KEPT, TOLD_KEPT));
+    let handled = async |message: &str| journal.handled(&MessageId::stored(message.to_owned())).await.unwrap();
+    assert_eq!(handled("message-1").await, None);
+    // What the bus has not been told yet stays, however much there is.
+    assert_eq!(handled("one").await, Some(Handled::UnderWay));
+    assert_eq!(journal.unpublished(0, 10).await.unwrap().len(), 2);
+}
