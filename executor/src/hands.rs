@@ -43,6 +43,7 @@ mod settings;
 mod smoke;
 mod sql;
 mod update;
+mod yaml;
 
 use std::future::Future;
 use std::io::Write as _;

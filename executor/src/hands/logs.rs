@@ -89,4 +89,14 @@ mod tests {
         assert_eq!(tail("app", text, &redactor).lines, ["*** (2 times)"]);
         assert_eq!(last_line(text, &redactor).as_deref(), Some("***"));
     }
+
+    #[test]
+    fn a_line_at_its_limit_is_whole() {
+        let tail = |bytes: usize| tail("app", &"x".repeat(bytes), &Redactor::default()).lines[0].clone();
+        assert_eq!(tail(LOG_LINE_MAX_BYTES), "x".repeat(LOG_LINE_MAX_BYTES));
+        assert!(tail(LOG_LINE_MAX_BYTES + 1).ends_with('…'));
+        let lines = |count: usize| (0..count).map(|n| format!("{n}\n")).collect::<String>();
+        let first = |count: usize| super::tail("app", &lines(count), &Redactor::default()).lines[0].clone();
+        assert_eq!([first(LOG_TAIL_MAX_LINES), first(LOG_TAIL_MAX_LINES + 1)], ["0", "1"]);
+    }
 }

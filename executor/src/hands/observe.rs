@@ -23,6 +23,8 @@ impl Hands {
         policy::check_registry(promotion.images.values(), &self.config.allowed_registries)?;
         self.check_promise(promotion).await?;
         let bundle = self.bundle(order, context).await?;
+        settings::check_bake(order.bake_ms(0))?;
+        self.config.policy.check_reads(promotion, &bundle, &self.config.stack.directory)?;
         let engine = async {
             self.engine.ping().await?;
             self.engine.containers().await

@@ -1,5 +1,7 @@
 //! What a compose file may ask of this host. Checked over the rendered stack, where nothing is hidden behind anchors or includes.
 
+mod reads;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};

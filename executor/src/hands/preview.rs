@@ -173,4 +173,30 @@ mod tests {
         std::os::unix::fs::symlink(&template, template.join("conf/loop")).unwrap();
         assert!(Copying::default().folder(&template, &own, 0).unwrap_err().message.contains("deep"));
     }
+
+    #[test]
+    fn a_template_at_its_limits_is_copied() {
+        let copied = |prepare: &dyn Fn(&Path)| {
+            let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            prepare(from.path());
+            Copying { files: 0, bytes: 0 }.folder(from.path(), to.path(), 0).is_ok()
+        };
+        let files = |count: usize| {
+            move |folder: &Path| {
+                (0..count).for_each(|n| std::fs::write(folder.join(n.to_string()), "").unwrap());
+            }
+        };
+        assert!(copied(&files(TEMPLATE_MAX_FILES)) && !copied(&files(TEMPLATE_MAX_FILES + 1)));
+        let deep = |depth: usize| {
+            move |folder: &Path| {
+                std::fs::create_dir_all((0..depth).fold(folder.to_owned(), |path, _| path.join("d"))).unwrap();
+            }
+        };
+        assert!(copied(&deep(TEMPLATE_MAX_DEPTH)) && !copied(&deep(TEMPLATE_MAX_DEPTH + 1)));
+        // Sparse, so that it takes no disk; the larger one is refused before it is read.
+        let sparse = |folder: &Path| {
+            std::fs::File::create(folder.join("big")).unwrap().set_len(TEMPLATE_MAX_BYTES + 1).unwrap();
+        };
+        assert!(!copied(&sparse));
+    }
 }

@@ -241,4 +241,14 @@ mod tests {
         assert_eq!(run(shell("true", 5_000, Input::Lock(path))).await.unwrap().code, Some(0));
         assert_eq!(first.await.unwrap().unwrap().code, Some(0));
     }
+
+    #[tokio::test]
+    async fn output_at_its_limit_is_kept() {
+        for (bytes, is_kept) in [(1_000, true), (1_001, false)] {
+            let ended = run(shell(&format!("head -c {bytes} /dev/zero"), 5_000, Input::Nothing)).await;
+            assert_eq!(ended.is_ok_and(|output| output.stdout.len() == bytes), is_kept, "{bytes}");
+            let ended = run(shell(&format!("head -c {bytes} /dev/zero >&2"), 5_000, Input::Nothing)).await;
+            assert!(ended.is_ok_and(|output| output.stderr.len() <= STDERR_MAX_BYTES));
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Turns a promotion and its bundle into files that Compose reads, and into the stack as this host will run it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use landfall_schema::bundle::Bundle;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::compose::{self, Invocation};
 use super::redact::{self, Redactor};
-use super::{Hands, overrides, preview, settings};
+use super::{Hands, overrides, preview, settings, yaml};
 
 /// A stack as this host runs it. Its settings and its model hold secrets, so it is not printable.
 pub(crate) struct Stack {
@@ -68,6 +68,8 @@ impl Stack {
     }
 }
 
+/// Longest `.env`, in bytes: every value of it is looked for in all that leaves this host.
+const ENV_FILE_MAX_BYTES: usize = 256 * 1024;
 /// Secrets of a stack that are read so that they can be masked, and how much of each.
 const SECRET_FILES_MAX: usize = 64;
 const SECRET_FILE_MAX_BYTES: u64 = 64 * 1024;
@@ -149,8 +151,12 @@ impl Hands {
                 .hint("make it and put the stack's .env and mounted files there, or correct `directory` in the host's configuration"));
         }
         let env_file = directory.join(".env");
-        let (env_files, env_text) = match tokio::fs::read_to_string(&env_file).await {
-            Ok(text) => (vec![env_file], text),
+        let (env_files, env_text) = match read_env_file(&env_file).await {
+            Ok(Some(text)) => (vec![env_file], text),
+            Ok(None) => {
+                let message = format!("{} has more than {ENV_FILE_MAX_BYTES} bytes", env_file.display());
+                return Err(Reason::new(ReasonCode::EnvFileMissing, message).hint("it holds settings, one to a line"));
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Vec::new(), String::new()),
             Err(error) => {
                 let message = format!("{} cannot be read: {error}", env_file.display());
@@ -320,7 +326,7 @@ fn checked_variables(promotion: &Promotion) -> Result<Vec<(String, String)>, Rea
 /// because the override replaces that.
 fn refuse_blanks(stderr: &str, bundle: &Bundle, invocation: &Invocation) -> Result<(), Reason> {
     let blank = compose::unset_variables(stderr).into_iter().find(|name| {
-        bundle.compose.iter().any(|file| match serde_saphyr::from_str::<Value>(&file.content) {
+        bundle.compose.iter().any(|file| match yaml::read(&file.content) {
             Ok(document) => uses(&document, name),
             // With merge tags or the like; then the text decides, images included.
             Err(_) => mentions(&file.content, name),
@@ -363,10 +369,18 @@ fn is_bare(model: &Value, name: &ServiceName) -> bool {
 /// Whether a file of the bundle itself defines the service. One that cannot be read without Compose counts as not defining it.
 fn is_written(bundle: &Bundle, name: &ServiceName) -> bool {
     bundle.compose.iter().any(|file| {
-        let document: Option<Value> = serde_saphyr::from_str(&file.content).ok();
+        let document = yaml::read(&file.content).ok();
         document
             .is_some_and(|document| document.get("services").and_then(|services| services.get(name.as_str())).is_some())
     })
+}
+
+/// `None` when it is longer than allowed.
+async fn read_env_file(path: &Path) -> std::io::Result<Option<String>> {
+    let mut text = String::new();
+    let limit = ENV_FILE_MAX_BYTES as u64 + 1;
+    tokio::fs::File::open(path).await?.take(limit).read_to_string(&mut text).await?;
+    Ok((text.len() <= ENV_FILE_MAX_BYTES).then_some(text))
 }
 
 /// Variables that no compose file names came with an `env_file` of this host.
@@ -409,6 +423,16 @@ mod tests {
             ("seed", Kind::Inactive),
         ];
         assert_eq!(kinds, expect);
+    }
+
+    #[tokio::test]
+    async fn an_env_file_has_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".env");
+        for (bytes, is_read) in [(ENV_FILE_MAX_BYTES, true), (ENV_FILE_MAX_BYTES + 1, false)] {
+            std::fs::write(&path, "x".repeat(bytes)).unwrap();
+            assert_eq!(read_env_file(&path).await.unwrap().is_some(), is_read, "{bytes}");
+        }
     }
 
     #[test]

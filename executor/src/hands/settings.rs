@@ -17,6 +17,8 @@ use super::render::Service;
 
 /// Longest wait that any setting may ask for: a day.
 const WAIT_MAX_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Longest time that a promotion may have a host watch itself; nothing else is deployed meanwhile. As long as a promotion lasts: 30 days.
+const BAKE_MAX_MS: u64 = 30 * 24 * 60 * 60 * 1_000;
 const AT_THE_TOP: &str = "x-landfall at the top";
 
 /// `x-landfall` at the top, as it stands there.
@@ -43,6 +45,15 @@ pub(crate) fn check(
             .map_err(|why| invalid(&place(service.name.as_str()), &why))?;
     }
     Ok(())
+}
+
+/// What the promotion itself asks for: `bake_ms` is that of this host.
+pub(crate) fn check_bake(bake_ms: u64) -> Result<(), Reason> {
+    if bake_ms <= BAKE_MAX_MS {
+        return Ok(());
+    }
+    let message = format!("the promotion bakes for {bake_ms} ms, at most {BAKE_MAX_MS} are allowed");
+    Err(Reason::new(ReasonCode::SettingsInvalid, message).hint("promote it with a shorter bake time"))
 }
 
 /// A smoke test runs in a service of the stack, and not in what looks like one to Compose's command line.
@@ -241,6 +252,12 @@ mod tests {
             assert_eq!(said(&Value::Null, &settings, true), "");
         }
         expect(&said(&Value::Null, &json!({ "deadline_ms": 100_000_000_000_u64 }), true), "more than a day");
+    }
+
+    #[test]
+    fn a_bake_time_has_an_end() {
+        assert!(check_bake(BAKE_MAX_MS).is_ok());
+        assert_eq!(check_bake(BAKE_MAX_MS + 1).unwrap_err().code, ReasonCode::SettingsInvalid);
     }
 
     #[test]

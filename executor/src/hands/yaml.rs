@@ -1,0 +1,56 @@
+//! Reads compose files as they were promoted, before Compose does: bounded, since a few lines of aliases can stand for more than memory holds.
+
+use serde_json::Value;
+
+/// Entries that the aliases of one file may stand for, all together. Compose itself has no limit.
+const ALIASED_ENTRIES_MAX: usize = 50_000;
+
+#[derive(Debug)]
+pub(crate) enum Unread {
+    /// The aliases stand for more than [`ALIASED_ENTRIES_MAX`], or there is more of something than any stack needs.
+    Bomb,
+    /// With tags that only Compose knows, or with a mistake that Compose will tell.
+    Other,
+}
+
+impl std::fmt::Display for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Bomb => write!(
+                f,
+                "it is too large to be read: its aliases stand for more than {ALIASED_ENTRIES_MAX} entries, or it is nested too deeply"
+            ),
+            Self::Other => f.write_str("it cannot be read without Compose"),
+        }
+    }
+}
+
+pub(crate) fn read(text: &str) -> Result<Value, Unread> {
+    let mut options = serde_saphyr::Options::default();
+    options.alias_limits.max_total_replayed_events = ALIASED_ENTRIES_MAX;
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        // The variants are wrapped in others that show a piece of the text. `Budget` is the reader's own: depth, nodes, aliases for each anchor.
+        let shown = format!("{error:?}");
+        if ["Alias", "Budget"].iter().any(|name| shown.contains(name)) { Unread::Bomb } else { Unread::Other }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aliases_have_an_end() {
+        // A list with its begin and end is a thousand entries.
+        let list = vec!["x"; 998].join(", ");
+        let of = |entries: usize| {
+            let aliases = vec!["*a"; entries / 1_000].join(", ");
+            format!("a: &a [{list}]\nz: &z x\nb: [{aliases}]\nc: [{}]\n", vec!["*z"; entries % 1_000].join(", "))
+        };
+        assert!(read(&of(ALIASED_ENTRIES_MAX)).is_ok());
+        assert!(matches!(read(&of(ALIASED_ENTRIES_MAX + 1)), Err(Unread::Bomb)));
+        let laughs = include_str!("../../../fuzz/corpus/compose-lint/billion-laughs.yml");
+        assert!(matches!(read(laughs), Err(Unread::Bomb)));
+        assert!(matches!(read("a: [\n"), Err(Unread::Other)));
+    }
+}
