@@ -175,4 +175,12 @@ mod tests {
             assert!(error.contains(expect), "{text}: {error}");
         }
     }
+
+    #[test]
+    fn a_reference_at_its_limits_is_taken() {
+        let of = |bytes: usize| "x".repeat(bytes).parse::<ImageReference>().is_ok();
+        assert!(of(REFERENCE_MAX_BYTES) && !of(REFERENCE_MAX_BYTES + 1));
+        let tagged = |bytes: usize| format!("x:{}", "t".repeat(bytes)).parse::<ImageReference>().is_ok();
+        assert!(tagged(TAG_MAX_BYTES) && !tagged(TAG_MAX_BYTES + 1));
+    }
 }

@@ -210,4 +210,11 @@ mod tests {
             assert_eq!(sole_variable(template), expect, "{template}");
         }
     }
+
+    #[test]
+    fn defaults_nest_to_their_limit() {
+        let of =
+            |depth: usize| interpolate(&format!("{}x{}", "${A:-".repeat(depth), "}".repeat(depth)), &|_| None).is_ok();
+        assert!(of(DEPTH_MAX) && !of(DEPTH_MAX + 1));
+    }
 }

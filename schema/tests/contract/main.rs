@@ -4,5 +4,6 @@
 mod bundle;
 mod event;
 mod ids;
+mod limits;
 mod signature;
 mod subject;
