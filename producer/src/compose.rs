@@ -21,6 +21,9 @@ use crate::error::CliError;
 /// The names that Compose itself looks for, in its order.
 pub const DEFAULT_FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 
+/// Entries that the aliases of one file may stand for, all together; hosts refuse more.
+const ALIASED_ENTRIES_MAX: usize = 50_000;
+
 /// A place in a file, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
@@ -210,7 +213,9 @@ impl Service {
 
 fn parse_file(path: &Path, text: &str) -> Result<(TopSettings, Vec<(ServiceName, Service)>), ComposeError> {
     let parse = |error: serde_saphyr::Error| ComposeError::Parse { path: path.to_owned(), message: error.to_string() };
-    let file: ComposeFile = serde_saphyr::from_str(text).map_err(parse)?;
+    let mut options = serde_saphyr::Options::default();
+    options.alias_limits.max_total_replayed_events = ALIASED_ENTRIES_MAX;
+    let file: ComposeFile = serde_saphyr::from_str_with_options(text, options).map_err(parse)?;
     let place = |line| Place { path: path.to_owned(), line };
     if let Some(include) = file.include {
         return Err(ComposeError::OtherFile { place: place(include.referenced.line()), what: "include" });

@@ -259,7 +259,7 @@ mod tests {
         // As Go says it of a size: the unit is cut off.
         let said = r#"parsing "q\"7\\$ correct-horse ": invalid syntax"#;
         assert!(redactor.clean(said).contains("horse"), "nothing to be seen by the other mask");
-        assert_eq!(redactor.clean_complaint(said), r#"parsing "*** ": invalid syntax"#);
+        assert_eq!(redactor.clean_complaint(said), r#"parsing "q\"7\\***": invalid syntax"#);
         assert_eq!(
             redactor.clean_complaint("no https://hooks.example/ but orsebatter"),
             "no https://hooks.example/ but ***"

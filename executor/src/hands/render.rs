@@ -260,7 +260,7 @@ impl Hands {
 pub(crate) fn parse(rendered: &str) -> Result<Value, Reason> {
     let text = rendered.replace("$$", "$");
     // The parser's message could repeat values.
-    serde_saphyr::from_str(&text)
+    yaml::read(&text)
         .map_err(|_| Reason::new(ReasonCode::ComposeInvalid, "the output of `docker compose config` is not readable"))
 }
 

@@ -45,10 +45,11 @@ mod tests {
         let list = vec!["x"; 998].join(", ");
         let of = |entries: usize| {
             let aliases = vec!["*a"; entries / 1_000].join(", ");
-            format!("a: &a [{list}]\nz: &z x\nb: [{aliases}]\nc: [{}]\n", vec!["*z"; entries % 1_000].join(", "))
+            format!("a: &a [{list}]\nb: [{aliases}]\n")
         };
         assert!(read(&of(ALIASED_ENTRIES_MAX)).is_ok());
-        assert!(matches!(read(&of(ALIASED_ENTRIES_MAX + 1)), Err(Unread::Bomb)));
+        // One more alias of the list.
+        assert!(matches!(read(&of(ALIASED_ENTRIES_MAX + 1_000)), Err(Unread::Bomb)));
         let laughs = include_str!("../../../fuzz/corpus/compose-lint/billion-laughs.yml");
         assert!(matches!(read(laughs), Err(Unread::Bomb)));
         assert!(matches!(read("a: [\n"), Err(Unread::Other)));
