@@ -1,6 +1,6 @@
 # Every recipe runs alike on a laptop and in CI (.ci/run calls the same ones).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fleet test test-fleet crash faults bench bench-scale lint schemas
+.PHONY: help setup demo fleet test test-fleet crash faults fuzz bench bench-scale lint schemas
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,10 @@ crash: ## the executor killed with SIGKILL at every failpoint, once and twice, o
 
 faults: ## every fault on real parts, ten to twenty minutes: engines and databases that die, networks, disks, clocks, journals
 	@scripts/faults
+
+SECONDS ?= 10
+fuzz: ## every fuzz target for SECONDS each (10), and how much was tried
+	@scripts/fuzz $(SECONDS)
 
 bench: setup ## Landfall against the bare engine API, docker compose by hand and ssh; on one host and on eight
 	@scripts/bench host fleet
