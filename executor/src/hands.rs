@@ -63,7 +63,8 @@ use tokio::time::Instant;
 pub use compose::Compose;
 pub use drift::Drift;
 
-pub use lease::{Kept, LeaseTrouble, Leases};
+pub use fence::{DOING_SERVICE, Found, Standing};
+pub use lease::{Begun, Claim, DoneBy, Ended, Held, Kept, Lease, LeaseTrouble, Leases, Leasing};
 pub use mark::check_project;
 pub use policy::{Policy, Risk};
 
@@ -155,8 +156,7 @@ pub struct Hands {
     compose: Compose,
     http: reqwest::Client,
     bundles: Arc<dyn BundleSource>,
-    /// Without them no other host is asked who migrates.
-    leases: Option<Arc<dyn Leases>>,
+    leasing: Leasing,
     rendered: Mutex<Vec<Arc<Stack>>>,
 }
 
@@ -172,12 +172,13 @@ impl Hands {
         let engine = Arc::new(Engine::new(config.docker.clone(), config.stack.project()));
         let compose = Compose::find(config.docker.clone());
         let (follower, rendered) = (OnceLock::new(), Mutex::new(Vec::new()));
-        Ok(Self { config, engine, follower, compose, http, bundles, leases: None, rendered })
+        let leasing = Leasing { leases: None, bundles: Arc::clone(&bundles) };
+        Ok(Self { config, engine, follower, compose, http, bundles, leasing, rendered })
     }
 
     #[must_use]
     pub fn with_leases(mut self, leases: Arc<dyn Leases>) -> Self {
-        self.leases = Some(leases);
+        self.leasing.leases = Some(leases);
         self
     }
 

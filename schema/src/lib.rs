@@ -18,6 +18,7 @@ pub mod json_schema;
 pub mod layout;
 pub mod lease;
 pub mod outcome;
+pub mod planted;
 pub mod presence;
 pub mod promotion;
 pub mod rollout;

@@ -32,7 +32,7 @@ const KEEPALIVE_COUNT: u32 = 3;
 /// What the assertion raises.
 const FENCED_STATE: &str = "LF001";
 /// In `doing`: a service of the compose file of which nobody but itself knows how far it is.
-pub(crate) const DOING_SERVICE: &str = "service";
+pub const DOING_SERVICE: &str = "service";
 
 /// How a database is reached and guarded.
 pub(crate) struct Gate<'a> {
@@ -223,20 +223,18 @@ async fn take(gate: &Gate<'_>, connection: &mut PgConnection) -> Result<Row, Rea
         read => read.map_err(failed)?,
     };
     if let Some(row) = found {
-        let is_same = row.promotion == gate.claim.order.id.to_string();
-        if is_same && row.state == "done" {
-            return Ok(Row::DoneBy(row.holder));
+        let mut standing = row.standing(gate.claim, gate.begun);
+        if let Standing::Unfinished { doing } = &standing {
+            // It may have come to its end before the runner vanished.
+            if doing == DOING_SERVICE || !is_applied(doing, &table, connection).await.map_err(failed)? {
+                return Err(unknown(gate, &row, doing));
+            }
+            standing = row.place_in_order(gate.claim);
         }
-        if row.state == "running"
-            && let Some(doing) = &row.doing
-            && !may_go_on(gate, &row, is_same, doing, &table, connection).await.map_err(failed)?
-        {
-            return Err(unknown(gate, &row, doing));
-        }
-        // A row is never lowered: older migrations are not run on a newer schema.
-        if row.place.is_some_and(|place| place.is_after(&gate.claim.place())) {
-            let counter = row.place.map_or(Counter::NONE, |place| place.counter);
-            return Ok(Row::Newer { holder: row.holder, counter, is_done: row.state == "done" });
+        match standing {
+            Standing::DoneBy(holder) => return Ok(Row::DoneBy(holder)),
+            Standing::Newer { holder, counter, is_done } => return Ok(Row::Newer { holder, counter, is_done }),
+            Standing::Free | Standing::Unfinished { .. } => {}
         }
     }
     let promotion = &gate.claim.order.promotion;
@@ -265,14 +263,63 @@ async fn take(gate: &Gate<'_>, connection: &mut PgConnection) -> Result<Row, Rea
 }
 
 /// What the last runner left.
-struct Found {
-    promotion: String,
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The id of the promotion's event.
+    pub promotion: String,
     /// `None` for one that somebody wrote by hand.
-    place: Option<Place>,
-    release: String,
-    holder: String,
-    state: String,
-    doing: Option<String>,
+    pub place: Option<Place>,
+    pub release: String,
+    pub holder: String,
+    /// `running`, `done` or `failed`.
+    pub state: String,
+    /// What was begun that no transaction covers.
+    pub doing: Option<String>,
+}
+
+/// What the last runner's row means for the next one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It may take the row over.
+    Free,
+    /// This very migration came to a good end, on this host.
+    DoneBy(String),
+    /// A row is never lowered: older migrations are not run on a newer schema.
+    Newer { holder: String, counter: Counter, is_done: bool },
+    /// The runner vanished while it did something that a transaction does not cover. Only if the database says that this was done, the
+    /// row may be taken over.
+    Unfinished { doing: String },
+}
+
+impl Found {
+    pub fn standing(&self, claim: &Claim<'_>, begun: Option<Begun>) -> Standing {
+        let is_same = self.promotion == claim.order.id.to_string();
+        if is_same && self.state == "done" {
+            return Standing::DoneBy(self.holder.clone());
+        }
+        // Its container is found again on its own host, and not started a second time.
+        let resumes = is_same && self.holder == claim.order.host.as_str();
+        match &self.doing {
+            Some(doing)
+                if self.state == "running"
+                    && begun != Some(Begun::Resolved)
+                    && !(doing == DOING_SERVICE && resumes) =>
+            {
+                Standing::Unfinished { doing: doing.clone() }
+            }
+            _ => self.place_in_order(claim),
+        }
+    }
+
+    /// Once it is known that nothing was left half done.
+    pub fn place_in_order(&self, claim: &Claim<'_>) -> Standing {
+        match self.place.filter(|place| place.is_after(&claim.place())) {
+            Some(place) => {
+                Standing::Newer { holder: self.holder.clone(), counter: place.counter, is_done: self.state == "done" }
+            }
+            None => Standing::Free,
+        }
+    }
 }
 
 async fn read(table: &str, key: &str, connection: &mut PgConnection) -> sqlx::Result<Option<Found>> {
@@ -294,28 +341,13 @@ async fn read(table: &str, key: &str, connection: &mut PgConnection) -> sqlx::Re
     .transpose()
 }
 
-/// A runner vanished while it did something that a transaction does not cover.
-async fn may_go_on(
-    gate: &Gate<'_>,
-    row: &Found,
-    is_same: bool,
-    doing: &str,
-    table: &str,
-    connection: &mut PgConnection,
-) -> sqlx::Result<bool> {
-    if gate.begun == Some(Begun::Resolved) {
-        return Ok(true);
-    }
-    if doing == DOING_SERVICE {
-        // Its container is found again on this host, and not started a second time.
-        return Ok(is_same && row.holder == gate.claim.order.host.as_str());
-    }
-    // It may have come to its end before the runner vanished.
+/// Whether the database's own record has this version.
+async fn is_applied(version: &str, table: &str, connection: &mut PgConnection) -> sqlx::Result<bool> {
     let applied = format!(
         "SELECT EXISTS (SELECT 1 FROM {} WHERE version::text = $1 AND success)",
         table.replace("_landfall_fence", super::sql::TABLE)
     );
-    sqlx::query_scalar(AssertSqlSafe(applied)).bind(doing).fetch_one(connection).await
+    sqlx::query_scalar(AssertSqlSafe(applied)).bind(version).fetch_one(connection).await
 }
 
 fn unknown(gate: &Gate<'_>, row: &Found, doing: &str) -> Reason {

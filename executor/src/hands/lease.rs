@@ -6,6 +6,7 @@
 mod judge;
 mod trust;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -22,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::{debug, warn};
 
-use super::{Committed, Hands};
+use super::{BundleSource, Committed};
 use crate::pace::jittered;
 use judge::{Turn, Word, judge};
 use trust::Trusted;
@@ -77,25 +78,25 @@ pub trait Leases: Send + Sync {
 }
 
 /// What is to be migrated, and on whose behalf.
-pub(crate) struct Claim<'a> {
-    pub(crate) order: &'a Order,
-    pub(crate) service: &'a ServiceName,
+pub struct Claim<'a> {
+    pub order: &'a Order,
+    pub service: &'a ServiceName,
     /// The database's name in the settings, or application and service.
-    pub(crate) database: &'a str,
+    pub database: &'a str,
     /// Every host has a database of this name of its own.
-    pub(crate) is_hosts_own: bool,
+    pub is_hosts_own: bool,
     /// Whether somebody who takes over from a holder that vanished can find out how far it came: the database tells.
-    pub(crate) can_be_told: bool,
+    pub can_be_told: bool,
     /// Whether what this host began before can be found again, when nobody knows how it ended: its container, or the database's own record.
-    pub(crate) may_resume: bool,
+    pub may_resume: bool,
     /// Releases that this host keeps: their hosts are no strangers.
-    pub(crate) kept: &'a [Committed],
-    pub(crate) waiting: &'a mpsc::Sender<String>,
-    pub(crate) deadline: Instant,
+    pub kept: &'a [Committed],
+    pub waiting: &'a mpsc::Sender<String>,
+    pub deadline: Instant,
 }
 
 /// Whose turn it is.
-pub(crate) enum Lease {
+pub enum Lease {
     Ours(Box<Held>),
     /// There is no lease to be had, and nobody who would need one.
     Without,
@@ -104,15 +105,15 @@ pub(crate) enum Lease {
 
 /// Migrations that came to a good end elsewhere, or before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct DoneBy {
-    pub(crate) host: HostName,
-    pub(crate) applied: Vec<AppliedMigration>,
+pub struct DoneBy {
+    pub host: HostName,
+    pub applied: Vec<AppliedMigration>,
     /// Of the newer promotion that they belong to, if they are not this one's.
-    pub(crate) newer: Option<Counter>,
+    pub newer: Option<Counter>,
 }
 
-/// A lease that this host holds, and gives back with [`Hands::settle`].
-pub(crate) struct Held {
+/// A lease that this host holds, and gives back with [`Leasing::settle`].
+pub struct Held {
     key: String,
     lease: MigrationLease,
     revision: u64,
@@ -121,7 +122,7 @@ pub(crate) struct Held {
 
 /// How a lease came to this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Begun {
+pub enum Begun {
     /// Nobody had it.
     Free,
     /// Another host had it, and was silent for too long.
@@ -133,13 +134,13 @@ pub(crate) enum Begun {
 }
 
 impl Held {
-    pub(crate) fn begun(&self) -> Begun {
+    pub fn begun(&self) -> Begun {
         self.begun
     }
 }
 
 /// How a migration ended, for those who wait.
-pub(crate) enum Ended<'a> {
+pub enum Ended<'a> {
     Done(&'a [AppliedMigration]),
     Failed(&'a Reason),
 }
@@ -166,7 +167,7 @@ impl Claim<'_> {
         }
     }
 
-    pub(crate) fn place(&self) -> Place {
+    pub fn place(&self) -> Place {
         Place { counter: self.order.promotion.counter, promotion: self.order.id }
     }
 
@@ -210,12 +211,19 @@ impl Claim<'_> {
     }
 }
 
-impl Hands {
+/// One host's part in choosing who migrates.
+pub struct Leasing {
+    /// Without them no other host is asked.
+    pub leases: Option<Arc<dyn Leases>>,
+    pub bundles: Arc<dyn BundleSource>,
+}
+
+impl Leasing {
     /// Waits until this host may migrate, or somebody else has.
     ///
     /// # Errors
     /// How it failed elsewhere; that nobody knows how it ended; or that there was no lease until the deadline.
-    pub(crate) async fn lease(&self, claim: &Claim<'_>) -> Result<Lease, Reason> {
+    pub async fn lease(&self, claim: &Claim<'_>) -> Result<Lease, Reason> {
         let Some(leases) = &self.leases else { return Ok(Lease::Without) };
         let trusted = self.trusted(claim).await?;
         let key = claim.key();
@@ -307,7 +315,7 @@ impl Hands {
     }
 
     /// Renews the lease while the work goes on, and ends the work when the lease is lost.
-    pub(crate) async fn while_held<T>(
+    pub async fn while_held<T>(
         &self,
         held: &mut Held,
         claim: &Claim<'_>,
@@ -315,13 +323,14 @@ impl Hands {
     ) -> Result<T, Reason> {
         let Some(leases) = &self.leases else { return work.await };
         tokio::select! {
+            biased;
             done = work => done,
             lost = renew(leases.as_ref(), held, claim) => Err(lost),
         }
     }
 
     /// Tells the others how it ended. What cannot be told is found out by them: in the database, or not at all, and then they halt.
-    pub(crate) async fn settle(&self, held: Held, claim: &Claim<'_>, ended: Ended<'_>) {
+    pub async fn settle(&self, held: Held, claim: &Claim<'_>, ended: Ended<'_>) {
         let Some(leases) = &self.leases else { return };
         let Held { key, mut lease, mut revision, .. } = held;
         lease.phase = match ended {

@@ -64,7 +64,7 @@ impl Hands {
     /// Under the lease, if there is one to be had; and told to those who wait for it.
     async fn migrate_once(&self, stack: &Stack, service: &Service, claim: &Claim<'_>) -> Result<Migrated, Reason> {
         failpoint!("lease.before");
-        let lease = self.lease(claim).await?;
+        let lease = self.leasing.lease(claim).await?;
         failpoint!("lease.taken");
         let mut held = match lease {
             Lease::Ours(held) => held,
@@ -83,11 +83,11 @@ impl Hands {
             }
         };
         let work = self.migrate_service(stack, service, claim, Some(held.begun()), None);
-        let done = self.while_held(&mut held, claim, work).await;
+        let done = self.leasing.while_held(&mut held, claim, work).await;
         failpoint!("lease.release.before");
         match &done {
-            Ok(migrated) => self.settle(*held, claim, Ended::Done(&migrated.applied)).await,
-            Err(reason) => self.settle(*held, claim, Ended::Failed(reason)).await,
+            Ok(migrated) => self.leasing.settle(*held, claim, Ended::Done(&migrated.applied)).await,
+            Err(reason) => self.leasing.settle(*held, claim, Ended::Failed(reason)).await,
         }
         failpoint!("lease.release.after");
         done

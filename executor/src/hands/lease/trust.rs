@@ -7,8 +7,7 @@ use landfall_schema::roster::Roster;
 use landfall_schema::signature::PublicKey;
 
 use super::judge::Word;
-use super::{Claim, Leases};
-use crate::hands::Hands;
+use super::{Claim, Leases, Leasing};
 
 /// The keys of other hosts: of this plan's, and of former ones.
 pub(super) struct Trusted(Vec<Roster>);
@@ -28,7 +27,7 @@ impl Trusted {
     }
 }
 
-impl Hands {
+impl Leasing {
     pub(super) async fn trusted(&self, claim: &Claim<'_>) -> Result<Trusted, Reason> {
         let mut rosters: Vec<Roster> = self.lease_roster(claim).await?.into_iter().collect();
         // Where the database tells, nothing hangs on the former ones.

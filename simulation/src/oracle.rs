@@ -1,0 +1,249 @@
+//! What must be true at the end of every run, whatever went wrong in it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use landfall_bus::Delivered;
+use landfall_executor::journal::FILE_NAME;
+use landfall_schema::event::{CloudEvent, TYPE_ROLLOUT_STATE};
+use landfall_schema::ids::{Digest, EventId, HostName};
+use landfall_schema::layout::OUTCOMES;
+use landfall_schema::outcome::{Outcome, OutcomeKind, ReasonCode};
+use landfall_schema::rollout::{RolloutState, RolloutWord};
+use landfall_schema::signature::{DsseEnvelope, verify};
+use sqlx::Row as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use crate::machine::Machine;
+use crate::people::People;
+use crate::simulation::{Promoted, Sim, service};
+
+/// What the hosts have told, each event once, as an audit consumer keeps it.
+pub(crate) struct Ledger {
+    pub(crate) told: BTreeMap<EventId, Told>,
+    /// In the order of their publication.
+    order: Vec<EventId>,
+}
+
+pub(crate) struct Told {
+    pub(crate) outcome: Outcome,
+    /// A power cut took it from the server after it was confirmed.
+    pub(crate) is_lost: bool,
+}
+
+impl Ledger {
+    pub(crate) fn read(sim: &Sim) -> Self {
+        let kept = sim.server.all(OUTCOMES, "landfall.*.outcome.>").into_iter().map(|said| (said, false));
+        let lost = sim.server.lost().into_iter().map(|said| (said, true));
+        let mut all: Vec<(Delivered, bool)> = kept.chain(lost).collect();
+        all.sort_by_key(|(said, _)| (said.published_at, said.sequence));
+        let (mut told, mut order) = (BTreeMap::new(), Vec::new());
+        for (said, is_lost) in all {
+            let known = |kind: &str| OutcomeKind::from_event_type(kind).is_some();
+            let Ok(event) = CloudEvent::<Outcome>::decode_where(&said.body, "an outcome", known) else { continue };
+            if !sim.believes(&said, &event.data.host) {
+                continue;
+            }
+            let entry = told.entry(event.id).or_insert_with(|| {
+                order.push(event.id);
+                Told { outcome: event.data, is_lost }
+            });
+            entry.is_lost &= is_lost;
+        }
+        Self { told, order }
+    }
+
+    pub(crate) fn said(&self, promotion: EventId, kind: OutcomeKind) -> bool {
+        self.told.values().any(|told| told.outcome.promotion == promotion && told.outcome.kind == kind)
+    }
+
+    fn of<'l>(&'l self, host: &'l HostName) -> impl Iterator<Item = &'l Told> {
+        self.order.iter().filter_map(|id| self.told.get(id)).filter(move |told| told.outcome.host == *host)
+    }
+
+    fn terminals<'l>(&'l self, host: &'l HostName) -> impl Iterator<Item = &'l Told> {
+        self.of(host).filter(|told| told.outcome.kind.is_terminal())
+    }
+
+    /// Deploys that came to their end.
+    pub(crate) fn deploys(&self) -> usize {
+        self.told.values().filter(|told| told.outcome.kind.is_terminal()).count()
+    }
+}
+
+/// Whether the word says of a promotion that it was passed by for a newer one; the fleet may come back to such a one.
+fn is_passed_by(outcome: &Outcome) -> bool {
+    outcome.kind == OutcomeKind::DeploySuperseded
+        || outcome.reason.as_ref().is_some_and(|reason| reason.code == ReasonCode::StaleCounter)
+}
+
+/// Every promotion that a host took has come to exactly one end there.
+pub(crate) fn ends(sim: &Sim, people: &People, ledger: &Ledger) {
+    for machine in &people.machines {
+        let host = &machine.name;
+        for promoted in sim.promoted() {
+            let of = |told: &&Told| told.outcome.promotion == promoted.id;
+            let counter = promoted.promotion.counter;
+            let ends: Vec<&Told> = ledger.terminals(host).filter(of).collect();
+            let real = ends.iter().filter(|told| !is_passed_by(&told.outcome)).count();
+            if real > 1 {
+                let kinds: Vec<String> = ends.iter().map(|told| told.outcome.kind.to_string()).collect();
+                sim.violated("one end", format_args!("{host} told of {counter}: {}", kinds.join(", ")));
+            }
+            let was_begun = ledger.of(host).filter(of).any(|told| told.outcome.kind == OutcomeKind::ReleaseAccepted);
+            if was_begun && ends.is_empty() {
+                sim.violated("no release lost", format_args!("{host} began {counter} and never told how it ended"));
+            }
+        }
+    }
+}
+
+/// What runs is what the last word of every host says.
+pub(crate) fn digests(sim: &Sim, people: &People, ledger: &Ledger) {
+    let promoted: BTreeMap<EventId, Promoted> = sim.promoted().into_iter().map(|one| (one.id, one)).collect();
+    for machine in &people.machines {
+        let mut expected: Option<Digest> = None;
+        let mut is_known = true;
+        for told in ledger.terminals(&machine.name) {
+            match told.outcome.kind {
+                OutcomeKind::DeploySucceeded => {
+                    expected = promoted
+                        .get(&told.outcome.promotion)
+                        .map(|one| one.promotion.images[&service()].digest.clone());
+                    is_known = true;
+                }
+                OutcomeKind::DeployStuck => is_known = false,
+                // The former release serves.
+                _ => {}
+            }
+        }
+        let runs = machine.container().map(|container| container.digest);
+        if is_known && runs != expected {
+            let shown =
+                |digest: &Option<Digest>| digest.as_ref().map_or("nothing".to_owned(), |one| one.short().to_owned());
+            let text = format!("{} runs {}, its last word is {}", machine.name, shown(&runs), shown(&expected));
+            sim.violated("final digests", text);
+        }
+    }
+}
+
+/// No code runs whose migrations are missing.
+pub(crate) fn migrations(sim: &Sim, people: &People) {
+    for machine in &people.machines {
+        let Some(container) = machine.container() else { continue };
+        for migration in sim.catalogue.of(&container.digest).migrations {
+            if !sim.database.has(migration.version) {
+                let text = format!("{} runs code that needs migration {}", machine.name, migration.version);
+                sim.violated("migrations present", text);
+            }
+        }
+    }
+}
+
+/// A restored release is one that the host had said it would go back to.
+pub(crate) fn returns(sim: &Sim, ledger: &Ledger) {
+    for (host, counter) in sim.went_back() {
+        let told = ledger.terminals(&host).any(|told| {
+            told.outcome.counter.0 == counter
+                && matches!(told.outcome.kind, OutcomeKind::DeployRolledBack | OutcomeKind::DeployStuck)
+        });
+        // Where the restored container never came, the order that was undone is another.
+        let any = ledger
+            .terminals(&host)
+            .any(|told| matches!(told.outcome.kind, OutcomeKind::DeployRolledBack | OutcomeKind::DeployStuck));
+        if !told && !any {
+            sim.violated("returns are told", format_args!("{host} left promotion {counter} and never told so"));
+        }
+    }
+}
+
+/// When the last word said that it succeeded, every host of the plan served it, or something newer.
+pub(crate) fn words(sim: &Sim, people: &People) {
+    let promoted = sim.promoted();
+    let rosters: Vec<_> = people.machines.iter().map(|machine| machine.key().public()).collect();
+    for entry in sim.server.all("KV_landfall-rollout", "$KV.landfall-rollout.>") {
+        let state = serde_json::from_slice::<DsseEnvelope>(&entry.body).ok().and_then(|envelope| {
+            let (body, _) = envelope.open(&rosters).ok()?;
+            CloudEvent::<RolloutState>::decode(&body, TYPE_ROLLOUT_STATE).ok()
+        });
+        let Some(event) = state else { continue };
+        let Some(word @ (RolloutWord::Succeeded | RolloutWord::SucceededPartial)) = event.data.word() else { continue };
+        let Some(one) = promoted.iter().find(|one| one.id == event.data.promotion) else { continue };
+        let at_ms = sim.clock.ms_of(entry.published_at);
+        let wanted = &one.promotion.images[&service()].digest;
+        for host in one.promotion.plan.hosts() {
+            if event.data.not_reached.contains_key(host) {
+                continue;
+            }
+            let then = sim.timeline(host).into_iter().take_while(|ran| ran.at_ms <= at_ms).last();
+            let container = then.and_then(|ran| ran.container);
+            let serves = container
+                .as_ref()
+                .is_some_and(|container| container.digest == *wanted || container.counter > one.promotion.counter.0);
+            if !serves {
+                let text = format!("{word:?} was said of {} while {host} ran something else", one.promotion.counter);
+                sim.violated("never succeeded on a mixed fleet", text);
+            }
+        }
+    }
+}
+
+/// Everything that was written down to be told is in the ledger.
+pub(crate) async fn outbox(sim: &Sim, machine: &Machine, ledger: &Ledger) {
+    let file = machine.state_dir().join("left").join(FILE_NAME);
+    let read = async {
+        let mut connection: SqliteConnection = SqliteConnectOptions::new().filename(&file).connect().await?;
+        let rows = sqlx::query("SELECT event_id, subject, published_at FROM outbox").fetch_all(&mut connection).await?;
+        let unfinished: i64 = sqlx::query_scalar("SELECT count(*) FROM releases WHERE state <> 'done'")
+            .fetch_one(&mut connection)
+            .await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>((rows, unfinished))
+    };
+    let read = std::thread::scope(|scope| scope.spawn(|| sim.disk.block_on(read)).join());
+    let (rows, unfinished) = match read {
+        Ok(Ok(read)) => read,
+        Ok(Err(error)) => {
+            return sim.violated("journal", format_args!("that of {} cannot be read: {error}", machine.name));
+        }
+        Err(_) => return sim.violated("journal", format_args!("reading that of {} panicked", machine.name)),
+    };
+    if unfinished > 0 {
+        sim.violated(
+            "no release lost",
+            format_args!("{} holds {unfinished} promotions that never ended", machine.name),
+        );
+    }
+    for row in rows {
+        let (id, subject): (String, String) = (row.get("event_id"), row.get("subject"));
+        let is_outcome = subject.split('.').nth(2) == Some("outcome");
+        let is_told = id.parse().is_ok_and(|id| ledger.told.contains_key(&id));
+        if is_outcome && !is_told {
+            sim.violated("outcomes reach the ledger", format_args!("{}: {subject} was never told", machine.name));
+        }
+    }
+}
+
+/// After everything works again, the last release serves everywhere.
+pub(crate) fn converged(sim: &Sim, people: &People, last: &Promoted) {
+    let wanted = &last.promotion.images[&service()].digest;
+    let others: BTreeSet<String> = people
+        .machines
+        .iter()
+        .filter(|machine| machine.container().is_none_or(|container| container.digest != *wanted))
+        .map(|machine| machine.name.to_string())
+        .collect();
+    if !others.is_empty() {
+        let others: Vec<String> = others.into_iter().collect();
+        sim.violated("converges", format_args!("the last release does not serve on {}", others.join(", ")));
+    }
+}
+
+impl Sim {
+    /// Whether the host itself has signed this.
+    fn believes(&self, said: &Delivered, host: &HostName) -> bool {
+        let keys = self.host_keys();
+        keys.get(host)
+            .is_some_and(|key| verify(&said.body, said.signature.as_deref(), std::slice::from_ref(key)).is_ok())
+    }
+}
