@@ -65,7 +65,7 @@ pub struct Bus(Way);
 
 #[derive(Debug, Clone)]
 enum Way {
-    Nats(Nats),
+    Nats(Box<Nats>),
     #[cfg(feature = "simulation")]
     Simulated(Arc<dyn crate::simulated::Server>),
 }
@@ -104,7 +104,7 @@ impl Bus {
             .map_err(|source| BusError::Connect { url: shown_url(&options.url), source })?;
         let jetstream =
             ContextBuilder::new().timeout(REQUEST_TIMEOUT).ack_timeout(REQUEST_TIMEOUT).build(client.clone());
-        Ok(Self(Way::Nats(Nats { client, jetstream, complaints })))
+        Ok(Self(Way::Nats(Box::new(Nats { client, jetstream, complaints }))))
     }
 
     pub fn jetstream(&self) -> &jetstream::Context {

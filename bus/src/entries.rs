@@ -53,8 +53,12 @@ impl Bus {
         let subject = subject(bucket, key);
         #[cfg(feature = "simulation")]
         if let Some(server) = self.simulated() {
-            let message =
-                Outgoing { subject: subject.clone(), body, expected: Some(expected_revision), ..Outgoing::default() };
+            let message = Outgoing {
+                subject: subject.clone(),
+                body,
+                expected: (!landfall_schema::planted::planted("trust_a_read")).then_some(expected_revision),
+                ..Outgoing::default()
+            };
             return server.publish(message).await.map_err(|why| self.not_taken(why, subject));
         }
         let mut headers = HeaderMap::new();

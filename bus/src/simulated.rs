@@ -33,6 +33,9 @@ pub enum NotTaken {
     TimedOut,
 }
 
+/// What a consumer delivers.
+pub type Deliveries = BoxStream<'static, Result<(Delivered, Receipt), String>>;
+
 /// What an executor asks of the bus.
 pub trait Server: Debug + Send + Sync {
     fn is_connected(&self) -> bool;
@@ -51,11 +54,7 @@ pub trait Server: Debug + Send + Sync {
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Delivered, String>>, String>>;
     fn hear(&self, subject: String) -> BoxFuture<'_, Result<BoxStream<'static, ()>, String>>;
     fn bundle<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Option<Vec<u8>>, String>>;
-    fn promotions<'a>(
-        &'a self,
-        env: &'a EnvName,
-        host: &'a HostName,
-    ) -> BoxFuture<'a, Result<BoxStream<'static, Result<(Delivered, Receipt), String>>, String>>;
+    fn promotions<'a>(&'a self, env: &'a EnvName, host: &'a HostName) -> BoxFuture<'a, Result<Deliveries, String>>;
 }
 
 /// Takes what is said about a delivered message.

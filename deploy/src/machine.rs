@@ -1,10 +1,12 @@
 //! The deploy itself. Transitions stand in one total `match` in [`Machine::handle`]; illegal pairs are errors.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use landfall_schema::Timestamp;
 use landfall_schema::ids::{Digest, ServiceName};
 use landfall_schema::outcome::{Outcome, OutcomeKind, Reason, ReasonCode};
+use landfall_schema::planted::planted;
 use landfall_schema::promotion::Intent;
 use thiserror::Error;
 
@@ -98,12 +100,15 @@ impl Machine {
         }
     }
 
-    /// When the effect under way has taken too long.
+    /// How long the effect under way may take. It is kept by a clock that nobody sets.
+    pub fn limit(&self) -> Option<Duration> {
+        // It may be as long as whoever promoted likes; it never ends the daemon.
+        Some(Duration::from_millis(self.limit_ms(self.under_way()?).min(WAIT_MAX_MS)))
+    }
+
+    /// When the effect under way has taken too long, by the wall clock.
     pub fn deadline(&self) -> Option<Timestamp> {
-        let effect = self.under_way()?;
-        // A limit may be as long as whoever promoted likes; it never ends the daemon.
-        let limit_ms = self.limit_ms(effect).min(WAIT_MAX_MS);
-        let limit = std::time::Duration::from_millis(limit_ms);
+        let limit = self.limit()?;
         Some(self.step_began_at.checked_add(limit).unwrap_or(Timestamp::MAX))
     }
 
@@ -175,6 +180,9 @@ impl Machine {
                     format!("promotion {by} came before this one touched anything"),
                 );
                 self.end(OutcomeKind::DeploySuperseded, Some(reason), now);
+            }
+            (Phase::Doing(_), Input::Superseded { .. }) if planted("superseded_too_late") => {
+                self.end(OutcomeKind::DeploySuperseded, None, now);
             }
             // This host has done its part; what becomes of the older rollout elsewhere is not waited for.
             (Phase::Doing(Effect::AwaitRollout), Input::Superseded { .. }) => {
@@ -280,6 +288,9 @@ impl Machine {
 
     /// Success is the promised digest serving, not an exit code.
     fn check_running(&self) -> Result<(), Reason> {
+        if planted("success_from_exit_code") {
+            return Ok(());
+        }
         let services = self.observed.as_ref().map_or(&[][..], |observed| &observed.services);
         for service in services {
             let promised = self.order.promotion.images.get(service).map(|image| &image.digest);
@@ -292,8 +303,14 @@ impl Machine {
     }
 
     fn check_former(&self, running: &BTreeMap<ServiceName, Digest>) -> Result<(), Reason> {
-        let former = self.observed.as_ref().and_then(|observed| observed.former.as_ref());
-        for (service, promised) in former.into_iter().flat_map(|former| &former.images) {
+        let Some(former) = self.observed.as_ref().and_then(|observed| observed.former.as_ref()) else {
+            // Nothing served before, so nothing may serve now, whatever the engine says that it took down.
+            return match running.iter().next() {
+                Some((service, found)) => Err(wrong_digest(service, None, Some(found))),
+                None => Ok(()),
+            };
+        };
+        for (service, promised) in &former.images {
             let found = running.get(service);
             if found != Some(promised) {
                 return Err(wrong_digest(service, Some(promised), found));
@@ -350,8 +367,7 @@ impl Machine {
     }
 
     fn go_on_back(&mut self, effect: Effect, evidence: Evidence, cause: Reason, now: Timestamp) {
-        let has_former = self.observed.as_ref().is_some_and(|observed| observed.former.is_some());
-        if effect == Effect::Restore && has_former {
+        if effect == Effect::Restore && !planted("restore_unproven") {
             self.phase = Phase::RollingBack { effect: Effect::ProveFormer, cause };
             return self.offer(Effect::ProveFormer, now);
         }
@@ -370,6 +386,9 @@ impl Machine {
     }
 
     fn get_stuck(&mut self, cause: &Reason, trouble: Reason, now: Timestamp) {
+        if planted("stuck_is_rolled_back") {
+            return self.end(OutcomeKind::DeployRolledBack, Some(cause.clone()), now);
+        }
         let took_ms = elapsed_ms(self.rollback_began_at, now);
         self.timings_ms.insert("rollback".to_owned(), took_ms);
         self.say(OutcomeKind::RollbackFailed, trouble.message.clone(), |outcome| {

@@ -172,7 +172,10 @@ impl Run {
             },
             Effect::Update => Evidence::Updated { changed: vec!["app".to_owned()] },
             Effect::Prove => running(&self.setting.release),
-            Effect::ProveFormer => running(self.setting.former.as_deref().expect("a former release")),
+            Effect::ProveFormer => match self.setting.former.as_deref() {
+                Some(former) => running(former),
+                None => Evidence::Running { services: BTreeMap::new(), restarts: 0 },
+            },
             Effect::Smoke => Evidence::Smoked { passed: self.setting.smoke },
             Effect::Bake => Evidence::Baked,
             Effect::Commit => Evidence::Committed { images_removed: 1 },

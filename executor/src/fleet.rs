@@ -47,6 +47,7 @@ use crate::world::{self, within};
 
 pub use catch_up::Missed;
 use decider::Decider;
+pub(crate) use memory::AsOf;
 use memory::Memory;
 use stored::Known;
 
@@ -98,10 +99,10 @@ struct Inner {
     parts: Parts,
     rosters: Memory<Arc<Roster>>,
     states: Memory<Known>,
-    /// As of this sequence of the subject of halts.
-    halts: Memory<(u64, Option<Halt>)>,
-    /// As of this sequence of the subject of promotions.
-    newer: Memory<(u64, Option<Counter>)>,
+    /// As of this last message on the subject of halts.
+    halts: Memory<(AsOf, Option<Halt>)>,
+    /// As of this last message on the subject of promotions.
+    newer: Memory<(AsOf, Option<Counter>)>,
     /// The rollouts that this host has its part in.
     deciding: Mutex<HashSet<EventId>>,
     /// The applications for which it is looked what was missed, and below which promotion.

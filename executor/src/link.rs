@@ -11,6 +11,7 @@ use landfall_bus::{Bus, BusError, ConnectOptions, Delivered, Receipt};
 use landfall_schema::ids::{EnvName, EventId, HostName};
 use landfall_schema::layout::SWEEP_INTERVAL;
 use landfall_schema::outcome::{Reason, ReasonCode};
+use landfall_schema::planted::planted;
 use landfall_schema::promotion::BundleRef;
 use landfall_schema::subject;
 use tokio::sync::{Notify, SetOnce, mpsc};
@@ -273,6 +274,9 @@ fn with_hint(error: &BusError) -> String {
 /// Consumers can go deaf: each minute, as soon as the bus is reached, and when something may have been missed, the register is read itself.
 async fn sweep(handle: BusHandle, env: EnvName, sweeps: mpsc::Sender<Vec<Delivered>>, missed: Arc<Notify>) {
     let bus = handle.reached().await;
+    if planted("ack_before_journal") {
+        return std::future::pending().await;
+    }
     let mut trouble = Throttle::default();
     loop {
         match bus.register(&env).await {

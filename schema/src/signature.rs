@@ -9,6 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::planted::planted;
+
 /// DSSE's payload type of everything that Landfall signs.
 pub const PAYLOAD_TYPE: &str = "application/cloudevents+json";
 /// Most signatures in one header.
@@ -213,6 +215,9 @@ pub fn verify(payload: &[u8], header: Option<&str>, trusted: &[PublicKey]) -> Re
 /// # Errors
 /// As [`verify`], but for [`SignatureError::Untrusted`].
 pub fn signers(payload: &[u8], header: Option<&str>, known: &[PublicKey]) -> Result<Vec<PublicKey>, SignatureError> {
+    if planted("count_a_key_twice") {
+        return Ok(named_keys(header).into_iter().filter(|key| known.contains(key)).collect());
+    }
     let mut found = Vec::new();
     for key in known {
         match verify(payload, header, std::slice::from_ref(key)) {

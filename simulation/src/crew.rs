@@ -252,7 +252,7 @@ impl Crew {
         let migrations = self.sim.catalogue.of(&digest).migrations;
         let session = match Session::enter(&self.sim, claim, begun).await? {
             Entered::Ours(session) => session,
-            Entered::DoneBy(_) => return Ok(Vec::new()),
+            Entered::DoneBy => return Ok(Vec::new()),
             Entered::Newer { holder, is_done } => {
                 if is_done || done.is_some() {
                     let all_there = migrations.iter().all(|migration| self.sim.database.has(migration.version));

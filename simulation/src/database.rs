@@ -46,10 +46,6 @@ impl Database {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn effects(&self) -> BTreeMap<u64, u32> {
-        self.state().effects.clone()
-    }
-
     pub(crate) fn has(&self, version: u64) -> bool {
         self.state().effects.contains_key(&version)
     }
@@ -82,7 +78,7 @@ impl Drop for Session {
 
 pub(crate) enum Entered {
     Ours(Session),
-    DoneBy(String),
+    DoneBy,
     Newer { holder: String, is_done: bool },
 }
 
@@ -120,9 +116,7 @@ impl Session {
             let mut standing = row.standing(claim, begun);
             if let Standing::Unfinished { doing } = &standing {
                 let version = doing.parse::<u64>().ok();
-                if !version.is_some_and(|version| session.db().applied.contains_key(&version))
-                    && !planted("retry_blindly")
-                {
+                if !version.is_some_and(|version| session.db().applied.contains_key(&version)) {
                     return Err(Reason::new(
                         ReasonCode::MigrationUnknown,
                         format!("nobody knows what became of {doing}"),
@@ -131,7 +125,7 @@ impl Session {
                 standing = row.place_in_order(claim);
             }
             match standing {
-                Standing::DoneBy(holder) => return Ok(Entered::DoneBy(holder)),
+                Standing::DoneBy(_) => return Ok(Entered::DoneBy),
                 Standing::Newer { holder, is_done, .. } => return Ok(Entered::Newer { holder, is_done }),
                 Standing::Free | Standing::Unfinished { .. } => {}
             }
@@ -158,7 +152,7 @@ impl Session {
         if is_free && !state.ended.contains(&self.id) {
             state.lock = Some(self.id);
         }
-        is_free || planted("skip_the_lock")
+        is_free || planted("skip_the_fence")
     }
 
     fn end_holder(&self) {
@@ -170,7 +164,7 @@ impl Session {
     }
 
     fn is_alive(&self) -> bool {
-        !self.db().ended.contains(&self.id)
+        planted("skip_the_fence") || !self.db().ended.contains(&self.id)
     }
 
     /// Whether this runner's token still stands in the row.

@@ -59,7 +59,9 @@ struct State {
     starts: u64,
     ids: u64,
     is_disk_full: bool,
+    /// The first one is lain in wait for; the others follow.
     ambushes: Vec<Ambush>,
+    ambushed: u64,
     /// How often each step was reached.
     reached: BTreeMap<Step, u64>,
     wal_bytes_before: u64,
@@ -105,18 +107,25 @@ impl Machine {
 
     pub(crate) fn lie_in_wait(&self, ambush: Ambush) {
         let mut state = self.state();
-        // From here on.
-        state.reached.remove(&ambush.step);
+        // From here on; one after the other.
+        if state.ambushes.is_empty() {
+            state.reached.remove(&ambush.step);
+        }
         state.ambushes.push(ambush);
     }
 
-    pub(crate) fn has_ambush(&self) -> bool {
-        !self.state().ambushes.is_empty()
+    /// How often it was killed where somebody lay in wait.
+    pub(crate) fn ambushed(&self) -> u64 {
+        self.state().ambushed
     }
 
     /// How often every step was reached.
     pub(crate) fn steps(&self) -> BTreeMap<Step, u64> {
         self.state().reached.clone()
+    }
+
+    pub(crate) fn count_anew(&self) {
+        self.state().reached.clear();
     }
 
     pub(crate) fn disarm(&self) {
@@ -209,9 +218,7 @@ impl Machine {
 
     async fn forget_process(&self, life: &Life) {
         life.parts.close();
-        let mut state = self.state();
-        state.process = None;
-        state.reached.remove(&Step::BeforeEffect(""));
+        self.state().process = None;
     }
 
     fn config(&self, sim: &Sim, dir: &Path) -> Result<Config> {
@@ -308,10 +315,14 @@ impl World for Life {
         let times = state.reached.entry(step).or_default();
         *times += 1;
         let times = *times;
-        let Some(at) = state.ambushes.iter().position(|ambush| ambush.step == step && ambush.nth <= times) else {
+        if state.ambushes.first().is_none_or(|ambush| ambush.step != step || ambush.nth > times) {
             return;
-        };
-        let ambush = state.ambushes.remove(at);
+        }
+        let ambush = state.ambushes.remove(0);
+        state.ambushed += 1;
+        if let Some(following) = state.ambushes.first().map(|ambush| ambush.step) {
+            state.reached.remove(&following);
+        }
         let before = state.wal_bytes_before;
         drop(state);
         let after = self.wal_bytes();

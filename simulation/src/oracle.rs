@@ -1,13 +1,16 @@
 //! What must be true at the end of every run, whatever went wrong in it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use landfall_bus::Delivered;
 use landfall_executor::journal::FILE_NAME;
+use landfall_schema::Timestamp;
 use landfall_schema::event::{CloudEvent, TYPE_ROLLOUT_STATE};
 use landfall_schema::ids::{Digest, EventId, HostName};
 use landfall_schema::layout::OUTCOMES;
-use landfall_schema::outcome::{Outcome, OutcomeKind, ReasonCode};
+use landfall_schema::outcome::{Outcome, OutcomeKind, Reason, ReasonCode};
+use landfall_schema::promotion::Intent;
 use landfall_schema::rollout::{RolloutState, RolloutWord};
 use landfall_schema::signature::{DsseEnvelope, verify};
 use sqlx::Row as _;
@@ -27,6 +30,9 @@ pub(crate) struct Ledger {
 
 pub(crate) struct Told {
     pub(crate) outcome: Outcome,
+    /// By the server's clock.
+    at: Timestamp,
+    sequence: u64,
     /// A power cut took it from the server after it was confirmed.
     pub(crate) is_lost: bool,
 }
@@ -39,14 +45,11 @@ impl Ledger {
         all.sort_by_key(|(said, _)| (said.published_at, said.sequence));
         let (mut told, mut order) = (BTreeMap::new(), Vec::new());
         for (said, is_lost) in all {
-            let known = |kind: &str| OutcomeKind::from_event_type(kind).is_some();
-            let Ok(event) = CloudEvent::<Outcome>::decode_where(&said.body, "an outcome", known) else { continue };
-            if !sim.believes(&said, &event.data.host) {
-                continue;
-            }
+            let Some(event) = sim.believed(&said) else { continue };
             let entry = told.entry(event.id).or_insert_with(|| {
                 order.push(event.id);
-                Told { outcome: event.data, is_lost }
+                let (at, sequence) = (said.published_at, said.sequence);
+                Told { outcome: event.data.clone(), at, sequence, is_lost }
             });
             entry.is_lost &= is_lost;
         }
@@ -55,6 +58,12 @@ impl Ledger {
 
     pub(crate) fn said(&self, promotion: EventId, kind: OutcomeKind) -> bool {
         self.told.values().any(|told| told.outcome.promotion == promotion && told.outcome.kind == kind)
+    }
+
+    /// When the host first said so, by the server's clock.
+    fn first_said(&self, host: &HostName, promotion: EventId, kind: OutcomeKind) -> Option<Timestamp> {
+        let said = self.of(host).find(|told| told.outcome.promotion == promotion && told.outcome.kind == kind);
+        said.map(|told| told.at)
     }
 
     fn of<'l>(&'l self, host: &'l HostName) -> impl Iterator<Item = &'l Told> {
@@ -167,7 +176,10 @@ pub(crate) fn words(sim: &Sim, people: &People) {
             CloudEvent::<RolloutState>::decode(&body, TYPE_ROLLOUT_STATE).ok()
         });
         let Some(event) = state else { continue };
-        let Some(word @ (RolloutWord::Succeeded | RolloutWord::SucceededPartial)) = event.data.word() else { continue };
+        let Some(word) = event.data.word() else { continue };
+        if !matches!(word, RolloutWord::Succeeded | RolloutWord::SucceededPartial | RolloutWord::RolledBack) {
+            continue;
+        }
         let Some(one) = promoted.iter().find(|one| one.id == event.data.promotion) else { continue };
         let at_ms = sim.clock.ms_of(entry.published_at);
         let wanted = &one.promotion.images[&service()].digest;
@@ -177,6 +189,14 @@ pub(crate) fn words(sim: &Sim, people: &People) {
             }
             let then = sim.timeline(host).into_iter().take_while(|ran| ran.at_ms <= at_ms).last();
             let container = then.and_then(|ran| ran.container);
+            if word == RolloutWord::RolledBack {
+                let still = container.is_some_and(|c| c.digest == *wanted && c.counter == one.promotion.counter.0);
+                if still {
+                    let text = format!("{word:?} was said of {} while {host} still ran it", one.promotion.counter);
+                    sim.violated("the last word is true", text);
+                }
+                continue;
+            }
             let serves = container
                 .as_ref()
                 .is_some_and(|container| container.digest == *wanted || container.counter > one.promotion.counter.0);
@@ -188,12 +208,73 @@ pub(crate) fn words(sim: &Sim, people: &People) {
     }
 }
 
+/// Nothing here takes longer than its deadline, so no step may say that it did.
+pub(crate) fn deadlines(sim: &Sim, ledger: &Ledger) {
+    for told in ledger.told.values().filter(|told| told.outcome.kind.is_terminal()) {
+        let Outcome { host, counter, reason, .. } = &told.outcome;
+        let is_late =
+            |reason: &&Reason| reason.code == ReasonCode::DeadlineExceeded && !reason.message.contains("wave");
+        if let Some(reason) = reason.as_ref().filter(is_late) {
+            sim.violated("no false deadline", format_args!("{host} gave {counter} up: {}", reason.message));
+        }
+    }
+}
+
+/// Nobody deploys a promotion before two people have approved it, each with a key of their own.
+pub(crate) fn approvals(sim: &Sim, people: &People) {
+    let promoted = sim.promoted();
+    for machine in &people.machines {
+        for ran in sim.timeline(&machine.name) {
+            let Some(container) = ran.container else { continue };
+            let Some(one) = promoted.iter().find(|one| {
+                one.promotion.counter.0 == container.counter
+                    && one.promotion.images[&service()].digest == container.digest
+            }) else {
+                continue;
+            };
+            if matches!(one.promotion.intent, Intent::Promote) && !sim.was_approved(one.id, ran.at_ms) {
+                let text = format!("{} deployed {} without two approvals", machine.name, one.promotion.counter);
+                sim.violated("approvals", text);
+            }
+        }
+    }
+}
+
+/// A host of a later wave begins when every host of the wave before has committed, or was given up.
+pub(crate) fn waves(sim: &Sim, ledger: &Ledger) {
+    for one in sim.promoted().iter().filter(|one| one.promotion.plan.is_coordinated()) {
+        let plan = &one.promotion.plan;
+        for (number, wave) in plan.waves.iter().enumerate().skip(1) {
+            let former = &plan.waves[number - 1].hosts;
+            let committed = |host: &HostName| ledger.first_said(host, one.id, OutcomeKind::ReleaseCommitted);
+            for host in &wave.hosts {
+                let began = sim.timeline(host).into_iter().find(|ran| {
+                    ran.container.as_ref().is_some_and(|container| {
+                        container.counter == one.promotion.counter.0
+                            && container.digest == one.promotion.images[&service()].digest
+                    })
+                });
+                let Some(began) = began else { continue };
+                let early = former.iter().find(|former| {
+                    committed(former).is_none_or(|at| sim.clock.ms_of(at) > began.at_ms)
+                        && !sim.was_given_up(one.id, former)
+                });
+                if let Some(early) = early {
+                    let text = format!("{host} began {} before {early} had committed it", one.promotion.counter);
+                    sim.violated("waves in order", text);
+                }
+            }
+        }
+    }
+}
+
 /// Everything that was written down to be told is in the ledger.
 pub(crate) async fn outbox(sim: &Sim, machine: &Machine, ledger: &Ledger) {
     let file = machine.state_dir().join("left").join(FILE_NAME);
     let read = async {
         let mut connection: SqliteConnection = SqliteConnectOptions::new().filename(&file).connect().await?;
-        let rows = sqlx::query("SELECT event_id, subject, published_at FROM outbox").fetch_all(&mut connection).await?;
+        let rows =
+            sqlx::query("SELECT event_id, subject FROM outbox ORDER BY position").fetch_all(&mut connection).await?;
         let unfinished: i64 = sqlx::query_scalar("SELECT count(*) FROM releases WHERE state <> 'done'")
             .fetch_one(&mut connection)
             .await?;
@@ -214,12 +295,24 @@ pub(crate) async fn outbox(sim: &Sim, machine: &Machine, ledger: &Ledger) {
             format_args!("{} holds {unfinished} promotions that never ended", machine.name),
         );
     }
+    let mut before = 0;
     for row in rows {
         let (id, subject): (String, String) = (row.get("event_id"), row.get("subject"));
         let is_outcome = subject.split('.').nth(2) == Some("outcome");
-        let is_told = id.parse().is_ok_and(|id| ledger.told.contains_key(&id));
-        if is_outcome && !is_told {
-            sim.violated("outcomes reach the ledger", format_args!("{}: {subject} was never told", machine.name));
+        let told = id.parse().ok().and_then(|id| ledger.told.get(&id));
+        match told {
+            None if is_outcome => {
+                sim.violated("outcomes reach the ledger", format_args!("{}: {subject} was never told", machine.name));
+            }
+            // What a power cut took has no place any more.
+            // What is told of a rollout has one id, whichever of its hosts was first.
+            Some(told) if sim.server.lost().is_empty() && !told.outcome.kind.is_rollout() => {
+                if told.sequence < before {
+                    sim.violated("outcomes in order", format_args!("{}: {subject} was told too early", machine.name));
+                }
+                before = told.sequence;
+            }
+            _ => {}
         }
     }
 }
@@ -240,10 +333,14 @@ pub(crate) fn converged(sim: &Sim, people: &People, last: &Promoted) {
 }
 
 impl Sim {
-    /// Whether the host itself has signed this.
-    fn believes(&self, said: &Delivered, host: &HostName) -> bool {
-        let keys = self.host_keys();
-        keys.get(host)
-            .is_some_and(|key| verify(&said.body, said.signature.as_deref(), std::slice::from_ref(key)).is_ok())
+    /// An outcome that the host itself has signed.
+    fn believed(&self, said: &Delivered) -> Option<Arc<CloudEvent<Outcome>>> {
+        self.remember(said, || {
+            let known = |kind: &str| OutcomeKind::from_event_type(kind).is_some();
+            let event = CloudEvent::<Outcome>::decode_where(&said.body, "an outcome", known).ok()?;
+            let key = self.host_keys().get(&event.data.host)?.clone();
+            verify(&said.body, said.signature.as_deref(), &[key]).ok()?;
+            Some(Arc::new(event))
+        })
     }
 }

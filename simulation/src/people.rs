@@ -20,7 +20,7 @@ use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_schema::promotion::{BundleRef, Intent, OnFailure, PinnedImage, Promotion, RolloutPlan, Wave};
 use landfall_schema::rollout::{RolloutPhase, RolloutState, RolloutWord};
 use landfall_schema::roster::Roster;
-use landfall_schema::signature::{DsseEnvelope, SigningKey};
+use landfall_schema::signature::{DsseEnvelope, SigningKey, encode_header};
 use landfall_schema::subject;
 use serde::Serialize;
 
@@ -74,11 +74,12 @@ impl People {
     /// Sets the rule that every promotion needs an approval.
     pub(crate) fn require_approvals(&self) -> Result<()> {
         let Sim { env, keys, .. } = &*self.sim;
-        let approver = Approver { name: "ada".to_owned(), key: keys.approver.public() };
+        let names = ["ada", "bob"].into_iter().zip(&keys.approvers);
+        let of = names.map(|(name, key)| Approver { name: name.to_owned(), key: key.public() }).collect();
         let policy = EnvironmentPolicy {
             env: env.clone(),
             requires: None,
-            approvals: Some(ApprovalRule { need: 1, of: vec![approver] }),
+            approvals: Some(ApprovalRule { need: 2, of }),
             freeze_windows: Vec::new(),
             author: "simulated".to_owned(),
         };
@@ -161,7 +162,10 @@ impl People {
             landfall_schema::signature::verify(&said.body, said.signature.as_deref(), &promoter).ok()?;
             CloudEvent::<Promotion>::decode(&said.body, TYPE_PROMOTED).ok()
         });
-        Ok(believed.map(|event| event.data.counter).max().unwrap_or(Counter::NONE).next())
+        let promoted = believed.map(|event| event.data.counter).max().unwrap_or(Counter::NONE);
+        // As the CLI does: a bus that has lost its newest promotions does not give their numbers out again while a host runs them.
+        let running = self.machines.iter().filter_map(|machine| machine.container()).map(|container| container.counter);
+        Ok(promoted.max(Counter(running.max().unwrap_or(0))).next())
     }
 
     fn plan(&self, wanted: &Promote) -> Result<RolloutPlan> {
@@ -249,7 +253,8 @@ impl People {
         Ok(promoted)
     }
 
-    pub(crate) fn approve(&self, promoted: &Promoted) -> Result<()> {
+    /// Signed by both who may, or (`twice_by_one`) by one of them two times.
+    pub(crate) fn approve(&self, promoted: &Promoted, twice_by_one: bool) -> Result<()> {
         let Sim { env, app, server, keys, .. } = &*self.sim;
         let all = server.all(RELEASES, subject::promoted(env, app).as_str());
         // A power cut may have taken it.
@@ -268,8 +273,22 @@ impl People {
             verdict: ApprovalVerdict::Approved,
             note: String::new(),
         };
-        self.put(TYPE_APPROVED, subject::approved(env, app).to_string(), approval, &keys.approver, None)?;
-        self.sim.trace.say("approver", format_args!("approves {}", promoted.promotion.counter));
+        let [ada, bob] = &keys.approvers;
+        let second = if twice_by_one { ada } else { bob };
+        let id = self.id();
+        let body =
+            CloudEvent::new(id, "/landfall/simulated", TYPE_APPROVED, self.sim.clock.now(), approval).encode()?;
+        let signature = Some(encode_header(&[ada.sign(&body)?, second.sign(&body)?]));
+        let to = subject::approved(env, app).to_string();
+        let message =
+            Outgoing { subject: to, id: Some(id.to_string()), signature, body: body.into(), ..Outgoing::default() };
+        drop(server.store(message));
+        if twice_by_one {
+            self.sim.trace.say("approver", format_args!("one approves {} twice", promoted.promotion.counter));
+        } else {
+            self.sim.approve(promoted.id);
+            self.sim.trace.say("approvers", format_args!("approve {}", promoted.promotion.counter));
+        }
         Ok(())
     }
 
@@ -336,7 +355,9 @@ impl People {
             Forgery::Promotion => drop(self.put(TYPE_PROMOTED, to, strange(&newest), &keys.stranger, None)?),
             Forgery::Replayed => {
                 let all = server.all(RELEASES, &to);
-                let old = &all[usize::try_from(chance.below(all.len() as u64)).unwrap_or(0)];
+                let Some(old) = all.get(usize::try_from(chance.below(all.len() as u64)).unwrap_or(0)) else {
+                    return Ok(());
+                };
                 let message = Outgoing {
                     subject: to,
                     signature: old.signature.clone(),
@@ -346,7 +367,7 @@ impl People {
                 drop(server.store(message));
             }
             Forgery::Changed => {
-                let old = server.all(RELEASES, &to).pop().context("nothing was promoted")?;
+                let Some(old) = server.all(RELEASES, &to).pop() else { return Ok(()) };
                 let event = CloudEvent::new(newest.id, "/x", TYPE_PROMOTED, self.sim.clock.now(), strange(&newest));
                 let message = Outgoing {
                     subject: to,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use landfall_executor::journal::Journal;
 use landfall_executor::world::Step;
+use landfall_schema::halt::HaltCommand;
 use landfall_schema::ids::{Digest, HostName};
 use landfall_schema::outcome::{OutcomeKind, ReasonCode};
 use landfall_schema::planted::plant;
@@ -19,7 +20,7 @@ use tokio::time::{sleep, sleep_until, timeout_at};
 
 use crate::chance::Chance;
 use crate::machine::Machine;
-use crate::oracle::{self, Ledger};
+use crate::oracle::{self, Ledger, Told};
 use crate::people::People;
 use crate::scenario::{Action, Scenario, What};
 use crate::server::Weather;
@@ -32,10 +33,15 @@ const QUIET: Duration = Duration::from_secs(20);
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// A process that was killed is started again after this time, unless the scenario says otherwise.
 const RESTART_MS: (u64, u64) = (200, 8_000);
+/// Who approves looks each time that it was looked so often whether all is at rest: the newest word counts, and it may have been about another.
+const LOOKS_PER_APPROVAL: u64 = 15;
 /// The last release is promoted so often: a number that a power cut had taken is refused by hosts that know it.
 const LAST_ATTEMPTS: usize = 4;
 /// Who approves takes so long.
 const APPROVED_AFTER_MS: (u64, u64) = (100, 15_000);
+
+/// Processes that were killed at a step where somebody lay in wait.
+pub(crate) const AMBUSHED: &str = "killed at a step";
 
 /// What came of a run.
 #[derive(Debug, Clone)]
@@ -46,8 +52,8 @@ pub(crate) struct Report {
     pub(crate) trace: Vec<String>,
     /// Faults that happened, by kind.
     pub(crate) fired: BTreeMap<&'static str, u64>,
-    /// How often each step was reached, on all hosts.
-    pub(crate) steps: BTreeMap<Step, u64>,
+    /// How often each step was reached before everything was made to work, by host.
+    pub(crate) steps: Vec<BTreeMap<Step, u64>>,
 }
 
 /// What runs on one thread share.
@@ -104,7 +110,7 @@ struct Run {
 
 async fn carry_out(scenario: &Scenario, bench: &Bench) -> Result<Report> {
     let folder = tempfile::Builder::new().prefix("landfall-simulation-").tempdir_in(scratch())?;
-    let keys = Keys { promoter: key(1)?, admin: key(2)?, approver: key(3)?, stranger: key(4)? };
+    let keys = Keys { promoter: key(1)?, admin: key(2)?, approvers: [key(3)?, key(5)?], stranger: key(4)? };
     let chance = Arc::new(Chance::new(scenario.seed));
     let (died, mut deaths) = mpsc::unbounded_channel();
     let (env, app) = ("production".parse()?, "shop".parse()?);
@@ -140,7 +146,8 @@ async fn carry_out(scenario: &Scenario, bench: &Bench) -> Result<Report> {
     while let Ok(Some(host)) = timeout_at(end, deaths.recv()).await {
         run.restart_later(&host);
     }
-    run.heal()?;
+    let steps = people.machines.iter().map(|machine| machine.steps()).collect();
+    run.heal(scenario)?;
     let last = run.come_to_rest(&mut deaths, scenario).await?;
     run.finish(&last, &mut deaths).await?;
     let ledger = Ledger::read(&sim);
@@ -150,12 +157,17 @@ async fn carry_out(scenario: &Scenario, bench: &Bench) -> Result<Report> {
     oracle::returns(&sim, &ledger);
     oracle::words(&sim, &people);
     oracle::converged(&sim, &people, &last);
+    oracle::deadlines(&sim, &ledger);
+    oracle::waves(&sim, &ledger);
+    if scenario.approvals {
+        oracle::approvals(&sim, &people);
+    }
     for machine in &people.machines {
         oracle::outbox(&sim, machine, &ledger).await;
     }
-    let mut steps = BTreeMap::new();
-    for (step, times) in people.machines.iter().flat_map(|machine| machine.steps()) {
-        *steps.entry(step).or_default() += times;
+    let ambushed: u64 = people.machines.iter().map(|machine| machine.ambushed()).sum();
+    if ambushed > 0 {
+        run.fired.insert(AMBUSHED, ambushed);
     }
     Ok(Report {
         violations: sim.violations(),
@@ -220,6 +232,7 @@ impl Run {
                     machine.terminate();
                 }
             }
+            What::Count => people.machines.iter().for_each(|machine| machine.count_anew()),
             What::Ambush { host, ambush } => self.machine(*host).lie_in_wait(ambush.clone()),
             What::Cut { host, how, for_ms } => {
                 self.fires("cut off");
@@ -273,15 +286,18 @@ impl Run {
         let Some(promoted) = promoted.filter(|_| scenario.approvals) else { return };
         let (people, sim) = (Arc::clone(&self.people), Arc::clone(&self.sim));
         tokio::spawn(async move {
-            sleep(sim.chance.millis(APPROVED_AFTER_MS.0, APPROVED_AFTER_MS.1)).await;
-            if let Err(error) = people.approve(&promoted) {
-                sim.violated("simulator", format_args!("nobody can approve: {error:#}"));
+            let twice_by_one = sim.chance.happens(300).then_some(true);
+            for twice_by_one in twice_by_one.into_iter().chain([false]) {
+                sleep(sim.chance.millis(APPROVED_AFTER_MS.0, APPROVED_AFTER_MS.1)).await;
+                if let Err(error) = people.approve(&promoted, twice_by_one) {
+                    sim.violated("simulator", format_args!("nobody can approve: {error:#}"));
+                }
             }
         });
     }
 
     /// From now on everything works.
-    fn heal(&self) -> Result<()> {
+    fn heal(&self, scenario: &Scenario) -> Result<()> {
         let Self { sim, people, .. } = self;
         sim.trace.say("world", "everything works from now on");
         sim.server.set_weather(Weather::default());
@@ -293,6 +309,11 @@ impl Run {
             machine.fill_disk(false);
             machine.start(sim)?;
         }
+        // People see what still waits for them.
+        people.say(HaltCommand::Resume)?;
+        if let Some(newest) = sim.promoted().pop().filter(|_| scenario.approvals) {
+            people.approve(&newest, false)?;
+        }
         Ok(())
     }
 
@@ -303,12 +324,12 @@ impl Run {
         scenario: &Scenario,
     ) -> Result<Promoted> {
         let (sim, people) = (Arc::clone(&self.sim), Arc::clone(&self.people));
-        self.wait_for_quiet(deaths).await?;
+        self.wait_for_quiet(deaths, scenario).await?;
         let mut last = None;
         for _ in 0..LAST_ATTEMPTS {
             let promoted = people.promote_the_last()?;
             self.promoted(Some(promoted.clone()), scenario);
-            self.wait_for_quiet(deaths).await?;
+            self.wait_for_quiet(deaths, scenario).await?;
             let ledger = Ledger::read(&sim);
             let is_known_number = ledger.told.values().any(|told| {
                 told.outcome.promotion == promoted.id
@@ -327,7 +348,12 @@ impl Run {
         last.context("nothing was promoted")
     }
 
-    async fn wait_for_quiet(&mut self, deaths: &mut mpsc::UnboundedReceiver<HostName>) -> Result<()> {
+    async fn wait_for_quiet(
+        &mut self,
+        deaths: &mut mpsc::UnboundedReceiver<HostName>,
+        scenario: &Scenario,
+    ) -> Result<()> {
+        let mut looks = 0_u64;
         let sim = Arc::clone(&self.sim);
         let limit = tokio::time::Instant::now() + CONVERGES_WITHIN;
         let mut seen = (self.people.outcomes(), tokio::time::Instant::now());
@@ -337,6 +363,12 @@ impl Run {
                 self.restart_later(&host);
             }
             self.people.resolve_migrations()?;
+            looks += 1;
+            if let Some(newest) =
+                self.sim.promoted().pop().filter(|_| scenario.approvals && looks % LOOKS_PER_APPROVAL == 0)
+            {
+                self.people.approve(&newest, false)?;
+            }
             let told = self.people.outcomes();
             if told != seen.0 {
                 seen = (told, tokio::time::Instant::now());
@@ -374,14 +406,20 @@ impl Run {
             })
             .map(|host| format!("{host} has not ended {}", newest.promotion.counter))
             .collect();
-        let words = OutcomeKind::ALL.iter().filter(|kind| {
-            kind.is_rollout()
-                && !matches!(
-                    kind,
-                    OutcomeKind::RolloutWaveOpened | OutcomeKind::RolloutHostSkipped | OutcomeKind::RolloutRollingBack
-                )
+        let is_last_word = |kind: OutcomeKind| {
+            use OutcomeKind::{RolloutHostSkipped, RolloutRollingBack, RolloutWaveOpened};
+            kind.is_rollout() && !matches!(kind, RolloutWaveOpened | RolloutHostSkipped | RolloutRollingBack)
+        };
+        let is_said =
+            ledger.told.values().any(|told| told.outcome.promotion == newest.id && is_last_word(told.outcome.kind));
+        // Of what every host refuses nobody has anything to decide.
+        let is_refused = plan.hosts().all(|host| {
+            ledger.told.values().any(|told| {
+                let Told { outcome, .. } = told;
+                outcome.promotion == newest.id && outcome.host == *host && outcome.kind == OutcomeKind::DeployRefused
+            })
         });
-        if plan.is_coordinated() && !words.into_iter().any(|kind| ledger.said(newest.id, *kind)) {
+        if plan.is_coordinated() && !is_said && !is_refused {
             open.push(format!("the last word on {} is not said", newest.promotion.counter));
         }
         open

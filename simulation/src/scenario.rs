@@ -71,6 +71,8 @@ pub(crate) enum What {
         for_ms: u64,
     },
     Forge(Forgery),
+    /// From here on it is counted how often every step is reached.
+    Count,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

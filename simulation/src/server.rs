@@ -19,7 +19,6 @@ use tokio::time::Instant;
 
 use crate::chance::Chance;
 use crate::clock::Clock;
-use crate::trace::Trace;
 
 use durable::Durable;
 pub(crate) use link::{Cut, Link};
@@ -40,7 +39,6 @@ pub(crate) struct Weather {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) chance: Arc<Chance>,
-    pub(crate) trace: Arc<Trace>,
     pub(crate) clock: Clock,
     state: Mutex<State>,
     /// Ticks when anything changed that somebody may wait for.
@@ -104,8 +102,8 @@ pub(crate) fn matches(filter: &str, subject: &str) -> bool {
 }
 
 impl Server {
-    pub(crate) fn new(chance: Arc<Chance>, trace: Arc<Trace>, clock: Clock) -> Arc<Self> {
-        Arc::new(Self { chance, trace, clock, state: Mutex::default(), changed: Notify::new() })
+    pub(crate) fn new(chance: Arc<Chance>, clock: Clock) -> Arc<Self> {
+        Arc::new(Self { chance, clock, state: Mutex::default(), changed: Notify::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use landfall_bus::Delivered;
+use landfall_schema::Timestamp;
+use landfall_schema::event::CloudEvent;
 use landfall_schema::ids::{AppName, EnvName, EventId, HostName, ServiceName};
+use landfall_schema::outcome::Outcome;
 use landfall_schema::promotion::Promotion;
-use landfall_schema::signature::{PublicKey, SigningKey};
+use landfall_schema::signature::{DsseEnvelope, PublicKey, SigningKey};
 use tempfile::TempDir;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -36,7 +40,7 @@ pub(crate) struct Violation {
 pub(crate) struct Keys {
     pub(crate) promoter: SigningKey,
     pub(crate) admin: SigningKey,
-    pub(crate) approver: SigningKey,
+    pub(crate) approvers: [SigningKey; 2],
     pub(crate) stranger: SigningKey,
 }
 
@@ -81,6 +85,10 @@ struct State {
     going_back: BTreeSet<HostName>,
     host_keys: BTreeMap<HostName, PublicKey>,
     went_back: BTreeSet<(HostName, u64)>,
+    /// When two people had approved a promotion.
+    approved: BTreeMap<EventId, u64>,
+    /// Outcomes by their place in the stream.
+    read: BTreeMap<(u64, Timestamp), Option<Arc<CloudEvent<Outcome>>>>,
 }
 
 impl Sim {
@@ -95,7 +103,7 @@ impl Sim {
         deaths: UnboundedSender<HostName>,
     ) -> Arc<Self> {
         let (clock, trace) = (Clock::new(), Arc::new(Trace::new()));
-        let server = Server::new(Arc::clone(&chance), Arc::clone(&trace), clock);
+        let server = Server::new(Arc::clone(&chance), clock);
         Arc::new(Self {
             env,
             app,
@@ -153,12 +161,48 @@ impl Sim {
         self.state().host_keys = keys;
     }
 
+    /// What a message says, which is read once.
+    pub(crate) fn remember(
+        &self,
+        said: &Delivered,
+        read: impl FnOnce() -> Option<Arc<CloudEvent<Outcome>>>,
+    ) -> Option<Arc<CloudEvent<Outcome>>> {
+        let place = (said.sequence, said.published_at);
+        if let Some(known) = self.state().read.get(&place) {
+            return known.clone();
+        }
+        let outcome = read();
+        self.state().read.insert(place, outcome.clone());
+        outcome
+    }
+
     pub(crate) fn host_keys(&self) -> BTreeMap<HostName, PublicKey> {
         self.state().host_keys.clone()
     }
 
     pub(crate) fn timeline(&self, host: &HostName) -> Vec<Ran> {
         self.state().ran.get(host).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn approve(&self, promotion: EventId) {
+        let at_ms = self.trace.elapsed_ms();
+        self.state().approved.entry(promotion).or_insert(at_ms);
+    }
+
+    pub(crate) fn was_approved(&self, promotion: EventId, by_ms: u64) -> bool {
+        self.state().approved.get(&promotion).is_some_and(|at_ms| *at_ms <= by_ms)
+    }
+
+    /// Whether a rollout's state names the host as not reached.
+    pub(crate) fn was_given_up(&self, promotion: EventId, host: &HostName) -> bool {
+        let promotion = promotion.to_string();
+        self.server.all("KV_landfall-rollout", "$KV.landfall-rollout.>").iter().any(|entry| {
+            let envelope = serde_json::from_slice::<DsseEnvelope>(&entry.body).ok();
+            let payload = envelope.and_then(|envelope| envelope.unverified_payload());
+            payload.and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok()).is_some_and(|event| {
+                event["data"]["promotion"] == promotion && event["data"]["not_reached"].get(host.as_str()).is_some()
+            })
+        })
     }
 
     pub(crate) fn went_back(&self) -> BTreeSet<(HostName, u64)> {

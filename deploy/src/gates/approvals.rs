@@ -2,6 +2,7 @@
 
 use landfall_schema::gates::{Approval, ApprovalRule, ApprovalVerdict, Approver};
 use landfall_schema::ids::{Digest, EventId};
+use landfall_schema::planted::planted;
 use landfall_schema::signature::PublicKey;
 
 use super::Said;
@@ -55,7 +56,11 @@ pub fn count(
     let promoters: Vec<&Approver> = rule.of.iter().filter(|one| promoted_by.contains(&one.key)).collect();
     let others = || rule.of.iter().filter(|one| !promoters.iter().any(|promoter| is_same_person(promoter, one)));
     let counted = distinct(others().filter(|one| is_approval && signed(&one.key)));
-    let have = u32::try_from(counted.len()).unwrap_or(u32::MAX);
+    let people = match said {
+        Some(said) if planted("count_a_key_twice") => said.signers.len(),
+        _ => counted.len(),
+    };
+    let have = u32::try_from(people).unwrap_or(u32::MAX);
     if have >= rule.need {
         return Approvals::Enough;
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use landfall_schema::ids::{Counter, HostName};
 use landfall_schema::outcome::{OutcomeKind, Reason, ReasonCode};
+use landfall_schema::planted::planted;
 use landfall_schema::promotion::{Offline, OnFailure, Promotion, RolloutPlan, Wave};
 use landfall_schema::rollout::{RolloutPhase, RolloutState, RolloutWord};
 
@@ -231,6 +232,7 @@ impl Facts<'_> {
     /// Whether the host needs no more waiting for in its wave.
     fn is_through(&self, host: &HostName) -> bool {
         self.state.not_reached.contains_key(host)
+            || (planted("success_before_commit") && self.view.of(host).is_some())
             || matches!(
                 self.view.of(host),
                 Some(Progress::Committed | Progress::Drifted { .. } | Progress::Ended { .. })
@@ -309,6 +311,7 @@ impl Facts<'_> {
                 // Never heard of: it may not begin any more, since admission needs the state that says so.
                 None if late || !self.present.contains(host) => continue,
                 _ if late || !self.present.contains(host) => "it is silent, and what it serves is not known",
+                _ if planted("rolled_back_unseen") => continue,
                 _ => return None,
             };
             differing.insert(host.clone(), what.to_owned());

@@ -2,6 +2,7 @@
 
 use landfall_schema::ids::HostName;
 use landfall_schema::outcome::{Reason, ReasonCode};
+use landfall_schema::planted::planted;
 use landfall_schema::promotion::{OnFailure, Promotion};
 use landfall_schema::rollout::{RolloutPhase, RolloutState, RolloutWord};
 
@@ -37,6 +38,7 @@ pub fn admission(order: &Order, state: &RolloutState) -> Admission {
         (RolloutPhase::Rolling, None) => {
             Admission::Wait("this host was away; it follows when the rollout has succeeded".to_owned())
         }
+        (RolloutPhase::Rolling, Some(_)) if planted("admit_early") => Admission::Now,
         (RolloutPhase::Rolling, Some((wave, number))) => {
             let open = state.wave as usize;
             if wave < open || (wave == open && number < state.admitted as usize) {
@@ -81,6 +83,7 @@ pub fn after_commit(order: &Order, state: &RolloutState) -> Verdict {
     let is_held = order.promotion.plan.on_failure == OnFailure::Hold && cause != Some(ReasonCode::Aborted);
     match state.phase {
         RolloutPhase::Rolling | RolloutPhase::Holding => Verdict::Wait,
+        _ if planted("keep_after_failure") => Verdict::Keep(RolloutWord::Held),
         RolloutPhase::Ended {
             word: word @ (RolloutWord::Succeeded | RolloutWord::SucceededPartial | RolloutWord::Held),
         } => Verdict::Keep(word),

@@ -3,7 +3,23 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use landfall_bus::Delivered;
 use landfall_schema::ids::EventId;
+
+use crate::intake::MessageId;
+
+/// The message up to which something was read. Its number alone is not enough: a server that lost its power may give it out again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AsOf {
+    sequence: u64,
+    message: MessageId,
+}
+
+impl AsOf {
+    pub(crate) fn of(last: &Delivered) -> Self {
+        Self { sequence: last.sequence, message: MessageId::of(last) }
+    }
+}
 
 /// Rollouts that are remembered; more are never under way on one host.
 const KEPT: usize = 16;

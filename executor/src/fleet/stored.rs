@@ -80,8 +80,9 @@ fn judge(found: Option<&Entry>, before: Option<Known>, order: &Order, roster: &R
         return Stored { known: before, revision: 0, spoilt };
     };
     if let Some(known) = before.clone().filter(|known| known.revision > entry.revision) {
-        // Read before the newer one was written.
-        return Stored { revision: known.revision, known: Some(known), spoilt: None };
+        // Read before the newer one was written; then a change of what was read fails. Or the server has lost the newer one with its power,
+        // and what is read is what a change must name.
+        return Stored { revision: entry.revision, known: Some(known), spoilt: None };
     }
     let key_of = |host: &_| roster.hosts.get(host);
     let spoilt = match RolloutState::believe(&entry.body, order.id, &order.promotion, key_of) {

@@ -10,11 +10,12 @@ use landfall_schema::ids::EventId;
 use landfall_schema::subject::Subject;
 
 use super::published;
+use crate::fleet::AsOf;
 
-/// What was read last: its number in the stream, and the newest id among all that were ever said and believed. Ids are UUIDv7 and stand
+/// What was read last, and the newest id among all that were ever said and believed. Ids are UUIDv7 and stand
 /// inside the signature: they sort by the time of their making.
 #[derive(Debug, Default)]
-pub(super) struct Newest(Mutex<Option<(u64, EventId)>>);
+pub(super) struct Newest(Mutex<Option<(AsOf, EventId)>>);
 
 impl Newest {
     /// Reads and believes the newest message; `None` when nothing was ever said. The whole subject is read whenever something was added.
@@ -32,7 +33,8 @@ impl Newest {
             Ok(believed) => believed,
             Err(error) => return Ok(Err(error)),
         };
-        let newest = match self.known(said.sequence) {
+        let as_of = AsOf::of(&said);
+        let newest = match self.known(&as_of) {
             Some(newest) => newest,
             None => {
                 let all = bus.said(subject).await?;
@@ -40,15 +42,15 @@ impl Newest {
                 let former = all.iter().filter(|one| one.sequence < said.sequence);
                 let ids = former.filter_map(|one| believe(published(one)).ok()).map(|(id, _)| id);
                 let newest = ids.fold(id, EventId::max);
-                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((said.sequence, newest));
+                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((as_of, newest));
                 newest
             }
         };
         Ok(if id < newest { Err(DocumentError::Replaced) } else { Ok(Some(document)) })
     }
 
-    fn known(&self, sequence: u64) -> Option<EventId> {
-        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.filter(|(of, _)| *of == sequence).map(|(_, newest)| newest)
+    fn known(&self, as_of: &AsOf) -> Option<EventId> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().filter(|(of, _)| of == as_of).map(|(_, newest)| *newest)
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use landfall_schema::ids::{Counter, Digest, HostName};
 use landfall_schema::lease::Place;
 use landfall_schema::outcome::{Reason, ReasonCode};
+use landfall_schema::planted::planted;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, Connection, Row as _};
 use tokio::time::Instant;
@@ -302,6 +303,7 @@ impl Found {
         match &self.doing {
             Some(doing)
                 if self.state == "running"
+                    && !planted("retry_blindly")
                     && begun != Some(Begun::Resolved)
                     && !(doing == DOING_SERVICE && resumes) =>
             {

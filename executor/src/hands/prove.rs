@@ -110,11 +110,24 @@ impl Hands {
             return self.running(&proven, &promised).await;
         }
         match self.preexisting(order.promotion.counter).await? {
-            None => Ok(Evidence::Running { services: BTreeMap::new(), restarts: 0 }),
+            None => self.nothing_left().await,
             Some(found) => {
                 let stack = self.stack(order, context).await?;
                 self.prove_preexisting(&found, &stack.redactor, deadline).await
             }
+        }
+    }
+
+    /// Where nothing served before, nothing may be left that serves.
+    async fn nothing_left(&self) -> Result<Evidence, Reason> {
+        let containers = self.engine.containers().await?;
+        match containers.iter().find(|container| container.running && !container.one_off) {
+            Some(left) => Err(Reason::new(
+                ReasonCode::RollbackFailed,
+                format!("{} still runs after the stack was taken down", left.service),
+            )
+            .hint(format!("`docker compose --project-name {} down` on the host", self.engine.project()))),
+            None => Ok(Evidence::Running { services: BTreeMap::new(), restarts: 0 }),
         }
     }
 

@@ -10,6 +10,7 @@ use landfall_schema::Timestamp;
 use landfall_schema::bundle::Bundle;
 use landfall_schema::ids::Counter;
 use landfall_schema::outcome::{Outcome, OutcomeKind, Progress, Reason, ReasonCode};
+use landfall_schema::planted::planted;
 use landfall_telemetry::{link_current_span, set_attribute, traceparent_of_current_span};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -95,12 +96,18 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
     }
 
     async fn go(&mut self, first: Input) -> Result<(), IllegalInput> {
+        let resumed = first == Input::Resumed;
         if !self.step(first).await? {
             return Ok(());
         }
         while self.machine.terminal().is_none() && !self.shared().draining.is_cancelled() {
             self.hear_of_newer().await?;
             let Some(effect) = self.machine.next_effect() else { return Ok(()) };
+            if resumed && effect == Effect::Migrate && planted("skip_the_effect_on_resume") {
+                let evidence = Evidence::Migrated { applied: Vec::new(), notes: Vec::new() };
+                self.step(Input::Finished { effect, evidence }).await?;
+                continue;
+            }
             let input = match self.carry_out(effect).await? {
                 Carried::Answered(Ok(evidence)) => Input::Finished { effect, evidence },
                 Carried::Answered(Err(reason)) => Input::Failed { effect, reason },
@@ -132,10 +139,15 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
             self.worker.hands.taken_back(self.order(), &cause).await;
             failpoint!("condemn.after");
         }
-        let terminal = self.machine.terminal();
+        let terminal = self.machine.terminal().filter(|_| !planted("state_not_done"));
         let order = self.order();
-        let step = || Step { order, at, input: &input, announcements: &announcements, terminal };
-        Ok(self.shared().persist(|journal| journal.record(step())).await.is_some())
+        let (with, apart) = announcements.split_at(if planted("outcome_apart") { 0 } else { announcements.len() });
+        let step = || Step { order, at, input: &input, announcements: with, terminal };
+        let is_written = self.shared().persist(|journal| journal.record(step())).await.is_some();
+        if !apart.is_empty() {
+            self.shared().persist(|journal| journal.announce(apart, at)).await;
+        }
+        Ok(is_written)
     }
 
     fn announcements(&mut self, now: Timestamp) -> Vec<Announcement> {
@@ -174,9 +186,7 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
         {
             return Ok(ended);
         }
-        let now = world::now();
-        let limit =
-            self.machine.deadline().and_then(|at| Duration::try_from(at.duration_since(now)).ok()).unwrap_or_default();
+        let limit = self.machine.limit().unwrap_or_default();
         let deadline = Instant::now() + limit;
         let (progress, mut progressed) = mpsc::channel(PROGRESS_QUEUE);
         let (waiting, mut waits) = mpsc::channel(PROGRESS_QUEUE);
@@ -224,6 +234,9 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
                         () = stop.cancelled() => return Ok(Carried::Parked),
                     }
                 }
+                () = wall_clock_passes(self.machine.deadline()), if planted("wall_clock_deadline") => {
+                    return Ok(Carried::Answered(Err(Reason::new(ReasonCode::DeadlineExceeded, "the wall clock says so"))));
+                }
                 () = sleep_until(deadline + DEADLINE_SLACK) => {
                     let text = format!("the {} step took longer than {} s", effect.noun(), limit.as_secs());
                     return Ok(Carried::Answered(Err(Reason::new(ReasonCode::DeadlineExceeded, text))));
@@ -264,6 +277,9 @@ impl<'w, H: CarryOut> Deploy<'w, H> {
             }
         };
         let now = world::now();
+        if planted("commit_unwritten") {
+            return None;
+        }
         match self.shared().persist(|journal| journal.commit(self.order(), &bundle, now)).await {
             Some(()) => None,
             None => Some(Carried::Parked),
@@ -380,5 +396,12 @@ fn tell(outcome: &Outcome) {
         warn!("{app} {release} {counter}: {kind}{took}: {message}");
     } else {
         info!("{app} {release} {counter}: {kind}{took}: {message}");
+    }
+}
+
+/// As a deadline would be kept by a clock that can be set; never is.
+async fn wall_clock_passes(deadline: Option<Timestamp>) {
+    while deadline.is_none_or(|deadline| world::now() < deadline) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

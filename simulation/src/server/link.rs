@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use landfall_bus::simulated::{NotTaken, Outgoing, Server as Asked, Settle};
+use landfall_bus::simulated::{Deliveries, NotTaken, Outgoing, Server as Asked, Settle};
 use landfall_bus::{Delivered, OutcomesFrom, Receipt, Settlement};
 use landfall_schema::ids::{Digest, EnvName, HostName};
 use landfall_schema::layout::{ACK_WAIT, DESIRED, OUTCOMES, RELEASES, executor_consumer};
@@ -259,11 +259,7 @@ impl Asked for Link {
         Box::pin(async move { self.read_now(|| self.server.state().bundles.get(digest).cloned()).await })
     }
 
-    fn promotions<'a>(
-        &'a self,
-        env: &'a EnvName,
-        host: &'a HostName,
-    ) -> BoxFuture<'a, Result<BoxStream<'static, Result<(Delivered, Receipt), String>>, String>> {
+    fn promotions<'a>(&'a self, env: &'a EnvName, host: &'a HostName) -> BoxFuture<'a, Result<Deliveries, String>> {
         Box::pin(async move {
             let name = executor_consumer(env, host);
             let filter = vec![subject::promoted_filter(env)];
