@@ -146,6 +146,8 @@ struct Daemon<S> {
     missed: mpsc::Receiver<Missed>,
     /// The newest promotion of each application that is for other hosts, and below which it was looked for what this host has missed.
     passed_by: BTreeMap<AppName, Counter>,
+    /// By application, the message of the register behind which it was looked whether a newer one is there.
+    looked_past: BTreeMap<AppName, u64>,
     settled: mpsc::UnboundedReceiver<MessageId>,
     outbox: JoinSet<()>,
     beat: JoinSet<()>,
@@ -247,6 +249,7 @@ impl<S: Site> Daemon<S> {
             sweeps,
             missed,
             passed_by: BTreeMap::new(),
+            looked_past: BTreeMap::new(),
             settled,
             outbox: outboxes,
             beat: beats,

@@ -1,6 +1,7 @@
 //! What comes from the bus: judged, written down, and handed to a worker.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use landfall_bus::Delivered;
 use landfall_schema::Timestamp;
@@ -32,6 +33,18 @@ enum IntakeTrouble {
     Announce(#[from] AnnounceError),
     #[error("what is behind a promotion that is not believed cannot be read")]
     Behind(#[from] FleetError),
+}
+
+/// A promotion reaches the bus soon after it was made.
+const FRESH_FOR: Duration = Duration::from_secs(60);
+
+/// Whether the message was published when its event was made, which the event's id tells.
+fn is_fresh(delivered: &Delivered, id: EventId) -> bool {
+    let made = id.0.get_timestamp().map(|made| made.to_unix());
+    let made = made.and_then(|(seconds, _)| Timestamp::from_second(i64::try_from(seconds).ok()?).ok());
+    made.is_some_and(|made| {
+        Duration::try_from(delivered.published_at.duration_since(made)).is_ok_and(|age| age < FRESH_FOR)
+    })
 }
 
 /// What happens to the delivered message.
@@ -106,8 +119,14 @@ impl<S: Site> Daemon<S> {
     async fn take(&mut self, delivered: &Delivered) -> Result<Disposal, IntakeTrouble> {
         let id = MessageId::of(delivered);
         match self.journal.handled(&id).await? {
-            Some(Handled::Told) => return Ok(Disposal::Settle(How::Ack)),
-            Some(Handled::UnderWay) => return Ok(Disposal::Hold(id, How::Ack)),
+            Some(Handled::Told) => {
+                self.look_past(delivered).await?;
+                return Ok(Disposal::Settle(How::Ack));
+            }
+            Some(Handled::UnderWay) => {
+                self.look_past(delivered).await?;
+                return Ok(Disposal::Hold(id, How::Ack));
+            }
             None => {}
         }
         let standing = match intake::app_of(&delivered.subject, &self.config.env) {
@@ -123,7 +142,38 @@ impl<S: Site> Daemon<S> {
         {
             self.pass_by(&delivered.subject, counter);
         }
-        self.follow(delivered, id, verdict).await
+        let is_settled = match &verdict {
+            Verdict::Take(taken) => is_fresh(delivered, taken.order.id),
+            Verdict::Ignore(Ignored::TakenAlready) | Verdict::Refuse { .. } => false,
+            Verdict::Ignore(_) | Verdict::DeadLetter { .. } => true,
+        };
+        let disposal = self.follow(delivered, id, verdict).await?;
+        if !is_settled {
+            self.look_past(delivered).await?;
+        }
+        Ok(disposal)
+    }
+
+    /// Whoever may publish can say an older promotion once more, and it then stands in the register in front of the newest one. Each time that
+    /// the register's message is another one, and not just made, what there is besides is looked at.
+    async fn look_past(&mut self, delivered: &Delivered) -> Result<(), IntakeTrouble> {
+        let env = self.config.env.clone();
+        let Some(app) = intake::app_of(&delivered.subject, &env) else { return Ok(()) };
+        if self.looked_past.insert(app.clone(), delivered.sequence) == Some(delivered.sequence) {
+            return Ok(());
+        }
+        let all = match self.fleet.believed_promotions(&env, &app).await {
+            Ok(all) => all,
+            Err(error) => {
+                self.looked_past.remove(&app);
+                return Err(error.into());
+            }
+        };
+        let newest = all.into_iter().max_by_key(|(event, _)| event.data.counter);
+        if let Some((_, newest)) = newest.filter(|(_, newest)| newest.sequence != delivered.sequence) {
+            drop(Box::pin(self.take(&newest)).await?);
+        }
+        Ok(())
     }
 
     /// The register holds one message per application, and whoever may publish can hide the good one behind junk, or behind a copy of it
