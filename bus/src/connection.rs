@@ -37,9 +37,6 @@ pub struct ConnectOptions {
     pub nkey_seed: Option<String>,
     /// A PEM file with further certificate authorities.
     pub ca: Option<PathBuf>,
-    /// In place of all this.
-    #[cfg(feature = "simulation")]
-    pub simulated: Option<Arc<dyn crate::simulated::Server>>,
 }
 
 impl fmt::Debug for ConnectOptions {
@@ -83,13 +80,6 @@ impl Bus {
     /// # Errors
     /// [`BusError::Address`], [`BusError::Credentials`], [`BusError::Connect`].
     pub async fn connect(options: &ConnectOptions) -> Result<Self, BusError> {
-        #[cfg(feature = "simulation")]
-        if let Some(server) = &options.simulated {
-            return match server.is_connected() {
-                true => Ok(Self(Way::Simulated(Arc::clone(server)))),
-                false => Err(BusError::Simulated),
-            };
-        }
         let addresses = options
             .url
             .split(',')
@@ -165,6 +155,40 @@ impl Bus {
         let inbox = self.client().new_inbox();
         let token = inbox.rsplit('.').next().unwrap_or(&inbox);
         format!("{prefix}-{token}")
+    }
+}
+
+/// Where the bus is to be found.
+pub enum Address {
+    Nats(ConnectOptions),
+    /// In this process.
+    #[cfg(feature = "simulation")]
+    Simulated(Arc<dyn crate::simulated::Server>),
+}
+
+impl Address {
+    /// As [`Bus::connect`].
+    ///
+    /// # Errors
+    /// As [`Bus::connect`].
+    pub async fn connect(&self) -> Result<Bus, BusError> {
+        match self {
+            Self::Nats(options) => Bus::connect(options).await,
+            #[cfg(feature = "simulation")]
+            Self::Simulated(server) if server.is_connected() => Ok(Bus(Way::Simulated(Arc::clone(server)))),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => Err(BusError::Simulated),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nats(options) => f.write_str(&shown_url(&options.url)),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_) => f.write_str("a simulated server"),
+        }
     }
 }
 

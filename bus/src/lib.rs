@@ -18,7 +18,7 @@ pub mod receipt;
 #[cfg(feature = "simulation")]
 pub mod simulated;
 
-pub use connection::{Bus, ConnectOptions};
+pub use connection::{Address, Bus, ConnectOptions};
 pub use delivered::Delivered;
 pub use entries::Entry;
 pub use error::BusError;

@@ -132,7 +132,8 @@ impl Bus {
         #[cfg(feature = "simulation")]
         if let Some(server) = self.simulated() {
             let newest_of_each = matches!(deliver_policy, DeliverPolicy::LastPerSubject);
-            return server.read(stream, filter, newest_of_each).await.map_err(|error| failed(self.cause(error)));
+            let read = server.read(stream, filter, newest_of_each).await.map_err(|error| failed(self.cause(error)))?;
+            return Ok(read.into_iter().filter_map(keep).collect());
         }
         let stream = self.jetstream().get_stream_no_info(stream).await.map_err(|error| failed(self.cause(error)))?;
         let name = self.unique_name("read");

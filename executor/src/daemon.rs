@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
-use landfall_bus::{ConnectOptions, Delivered};
+use landfall_bus::{Address, Delivered};
 use landfall_deploy::Order;
 use landfall_schema::ids::{AppName, Counter};
 use landfall_schema::layout::ACK_PROGRESS_INTERVAL;
@@ -74,7 +74,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let state = StateDir::open(&config.state_dir)?;
     let key = state.host_key()?;
     let options = connect_options(&config.bus, &config.host).map_err(DaemonError::Password)?;
-    let ended = run_on(DockerHost, config, key, options, signals).await;
+    let ended = run_on(DockerHost, config, key, Address::Nats(options), signals).await;
     drop(state);
     ended
 }
@@ -87,7 +87,7 @@ pub async fn run_on<S: Site>(
     site: S,
     config: Config,
     key: SigningKey,
-    options: ConnectOptions,
+    address: Address,
     signals: Signals,
 ) -> Result<(), DaemonError> {
     let journal = Journal::open(&config.state_dir).await?;
@@ -101,7 +101,7 @@ pub async fn run_on<S: Site>(
     }
     let announcer = Arc::new(Announcer::new(config.env.clone(), config.host.clone(), key));
     let previews = journal.previews(&config.env, &config.host).await?;
-    let daemon = Daemon::start(Arc::new(site), config, journal, announcer, options, unfinished, &previews)?;
+    let daemon = Daemon::start(Arc::new(site), config, journal, announcer, address, unfinished, &previews)?;
     daemon.resume_rollouts().await?;
     daemon.run(signals).await
 }
@@ -167,7 +167,7 @@ impl<S: Site> Daemon<S> {
         config: Config,
         journal: Journal,
         announcer: Arc<Announcer>,
-        options: ConnectOptions,
+        address: Address,
         unfinished: Vec<Unfinished>,
         previews: &[Order],
     ) -> Result<Self, DaemonError> {
@@ -179,7 +179,7 @@ impl<S: Site> Daemon<S> {
         let (miss, missed) = mpsc::channel(DELIVERIES_QUEUE);
         let (settle, settled) = mpsc::unbounded_channel();
         let link =
-            Link { options, env: config.env.clone(), host: config.host.clone(), deliveries: deliver, sweeps: swept };
+            Link { address, env: config.env.clone(), host: config.host.clone(), deliveries: deliver, sweeps: swept };
         let bus = link.start(draining.clone());
         let first_contact = bus.clone();
 

@@ -531,7 +531,7 @@ impl Journal {
 
     /// What the bus was told, as far as that is kept, oldest first.
     pub async fn told(&self) -> Result<Vec<Told>, JournalError> {
-        rows::told(&self.pool).await
+        disk::read(async { rows::told(&self.pool).await }).await
     }
 
     /// The bus has lost these events: they are to be told again.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use landfall_bus::{Bus, BusError, ConnectOptions, Delivered, Receipt};
+use landfall_bus::{Address, Bus, BusError, ConnectOptions, Delivered, Receipt};
 use landfall_schema::ids::{EnvName, EventId, HostName};
 use landfall_schema::layout::SWEEP_INTERVAL;
 use landfall_schema::outcome::{Reason, ReasonCode};
@@ -171,7 +171,7 @@ pub fn connect_options(config: &BusConfig, host: &HostName) -> Result<ConnectOpt
 }
 
 pub struct Link {
-    pub options: ConnectOptions,
+    pub address: Address,
     pub env: EnvName,
     pub host: HostName,
     pub deliveries: mpsc::Sender<Delivery>,
@@ -223,9 +223,9 @@ impl Link {
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         let mut trouble = Throttle::default();
         loop {
-            match Bus::connect(&self.options).await {
+            match self.address.connect().await {
                 Ok(bus) => {
-                    info!(url = landfall_bus::connection::shown_url(&self.options.url), "connected to the bus");
+                    info!(url = %self.address, "connected to the bus");
                     return bus;
                 }
                 Err(error) => {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use landfall_bus::ConnectOptions;
+use landfall_bus::Address;
 use landfall_executor::config::Config;
 use landfall_executor::daemon::{Signals, run_on};
 use landfall_executor::journal::FILE_NAME;
@@ -169,10 +169,14 @@ impl Machine {
         let (signals, received) = unbounded_channel();
         let received = stream::unfold(received, |mut received| async { Some((received.recv().await?, received)) });
         let link = Link { server: Arc::clone(&sim.server), host: self.name.clone() };
-        let options = ConnectOptions { simulated: Some(Arc::new(link)), ..ConnectOptions::default() };
         let site = SimulatedHost { machine: Arc::clone(self), sim: Arc::clone(sim) };
-        let process =
-            run_on(site, config, SigningKey::from_seed(&self.key.seed()?)?, options, Signals::of(received.boxed()));
+        let process = run_on(
+            site,
+            config,
+            SigningKey::from_seed(&self.key.seed()?)?,
+            Address::Simulated(Arc::new(link)),
+            Signals::of(received.boxed()),
+        );
         sim.trace.say(&self.name, format_args!("start {start}"));
         let (machine, watching, world) = (Arc::clone(self), Arc::clone(sim), Arc::clone(&life));
         let lived = live(life.clone(), process);

@@ -365,7 +365,7 @@ impl Run {
             self.people.resolve_migrations()?;
             looks += 1;
             if let Some(newest) =
-                self.sim.promoted().pop().filter(|_| scenario.approvals && looks % LOOKS_PER_APPROVAL == 0)
+                self.sim.promoted().pop().filter(|_| scenario.approvals && looks.is_multiple_of(LOOKS_PER_APPROVAL))
             {
                 self.people.approve(&newest, false)?;
             }

@@ -1,6 +1,8 @@
 //! Rows that nobody of this version wrote: the journal says what it cannot read, and what it can read the engine can bear.
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
+
 use landfall_deploy::{Effect, Evidence, Machine};
 use landfall_fuzz::run;
 use serde_json::{Value, json};
@@ -20,10 +22,10 @@ const COLUMNS: [(&str, &[&str]); 5] = [
     ("previews", &["counter", "event_id", "promotion"]),
 ];
 
-async fn filled() -> Journal {
+async fn filled(folder: &Path) -> Journal {
     let pool = SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await.unwrap();
     sqlx::migrate!("./migrations").run(&pool).await.unwrap();
-    let journal = Journal { pool };
+    let journal = Journal { pool, folder: folder.to_owned() };
     let taken = samples::taken(5);
     journal.take(&taken, samples::now()).await.unwrap();
     let reason = landfall_schema::outcome::Reason::new(ReasonCode::Unhealthy, "why");
@@ -112,8 +114,9 @@ async fn read_all(journal: &Journal) {
 #[test]
 fn rows() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
     let (journal, seed) = runtime.block_on(async {
-        let journal = filled().await;
+        let journal = filled(folder.path()).await;
         let seed = document(&journal).await;
         // What was not spoiled is read.
         assert_eq!(journal.unfinished(&"host-a".parse().unwrap()).await.unwrap().len(), 1);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use futures_util::StreamExt as _;
 use futures_util::stream;
-use landfall_bus::ConnectOptions;
+use landfall_bus::{Address, ConnectOptions};
 use landfall_executor::config::Config;
 use landfall_executor::daemon::{Signals, run_on};
 use landfall_executor::hands::StackConfig;
@@ -39,7 +39,7 @@ pub(crate) async fn run(name: HostName, setup: &Setup) -> Result<()> {
         ConnectOptions { url: bus_url.clone(), name: format!("landfall-executor-{name}"), ..ConnectOptions::default() };
     // Nobody ends a simulated host in good order: its process ends.
     let signals = Signals::of(stream::pending().boxed());
-    run_on(NoEngine, config, SigningKey::generate(), options, signals).await?;
+    run_on(NoEngine, config, SigningKey::generate(), Address::Nats(options), signals).await?;
     bail!("{name} has ended")
 }
 
