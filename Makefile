@@ -9,11 +9,11 @@ setup: ## install what is missing (Debian, as root), or say what is missing and 
 	@scripts/setup
 
 demo: setup ## the main job on real parts: three releases on two hosts, the third rolls back (KEEP=1 leaves it up)
-	cargo build --workspace --bins
+	cargo build --bins
 	@scripts/demo
 
 fleet: setup ## a good and a broken release across eight real Docker hosts (KEEP=1 leaves it up)
-	cargo build --workspace --bins
+	cargo build --bins
 	@scripts/fleet-demo
 
 test: ## every test, on real NATS, Docker, registry and PostgreSQL

@@ -147,6 +147,8 @@ async fn carry_out(scenario: &Scenario, bench: &Bench) -> Result<Report> {
         run.restart_later(&host);
     }
     let steps = people.machines.iter().map(|machine| machine.steps()).collect();
+    // What people say next is said later, also by its id.
+    sleep(Duration::from_millis(10)).await;
     run.heal(scenario)?;
     let last = run.come_to_rest(&mut deaths, scenario).await?;
     run.finish(&last, &mut deaths).await?;
