@@ -1,6 +1,6 @@
 # Every recipe runs alike on a laptop and in CI (.ci/run calls the same ones).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fleet test test-fleet crash faults fuzz bench bench-scale lint schemas
+.PHONY: help setup demo fleet test test-fleet crash faults fuzz bench bench-scale soak lint schemas
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench: setup ## Landfall against the bare engine API, docker compose by hand and
 
 bench-scale: setup ## thousands of simulated hosts on one NATS server: time, memory, and how they grow
 	@scripts/bench scale
+
+soak: setup ## releases and faults at random on real hosts, then the oracles (MINUTES=30, SEED=…, HOSTS=3)
+	@scripts/soak $(or $(MINUTES),30) $(SEED)
 
 lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check

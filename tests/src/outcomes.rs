@@ -124,6 +124,16 @@ impl Outcomes {
         }
     }
 
+    /// The next outcome of the stream, however long that takes.
+    ///
+    /// # Errors
+    /// When the server is away, or what was published is no outcome; the one after it is read next.
+    pub async fn next(&mut self) -> Result<Published<Outcome>> {
+        let published = read::<Outcome>(self.outcomes.next().await?)?;
+        self.seen.push(published.clone());
+        Ok(published)
+    }
+
     /// The next dead letter.
     ///
     /// # Errors

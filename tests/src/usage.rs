@@ -33,6 +33,26 @@ pub fn resident_peak_bytes(pid: u32) -> Result<u64> {
     kilobytes(pid, "VmHWM:")
 }
 
+/// What it holds in memory at this moment that is no file's content: its heap, its stacks and the like.
+///
+/// # Errors
+/// As [`cpu_time`].
+pub fn anonymous_bytes(pid: u32) -> Result<u64> {
+    kilobytes(pid, "RssAnon:")
+}
+
+/// # Errors
+/// As [`cpu_time`].
+pub fn open_files(pid: u32) -> Result<u64> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count() as u64)
+}
+
+/// # Errors
+/// As [`cpu_time`].
+pub fn threads(pid: u32) -> Result<u64> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/task"))?.count() as u64)
+}
+
 fn kilobytes(pid: u32, field: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field}"))?;
