@@ -160,7 +160,7 @@ fn events(record: &Record, most: usize) -> String {
         let outcome = &published.data;
         let reason = outcome.reason.as_ref().map(|reason| format!(" [{}] {}", reason.code.as_str(), reason.message));
         let (at, reason) = (published.message.published_at, reason.unwrap_or_default());
-        format!("{at} {} #{} {} {}{reason}", outcome.host, outcome.counter, outcome.kind, outcome.message)
+        format!("{at} {} {} {} {}{reason}", outcome.host, outcome.counter, outcome.kind, outcome.message)
     };
     inner.heard.iter().skip(skipped).map(line).collect::<Vec<_>>().join("\n")
 }

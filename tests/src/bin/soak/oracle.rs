@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use landfall_schema::ids::HostName;
 use landfall_schema::outcome::OutcomeKind;
 
-use crate::record::Inner;
+use crate::record::{Inner, Move};
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Finding {
@@ -107,7 +107,7 @@ pub(crate) fn words_are_true(inner: &Inner) -> Finding {
             };
             let counter = outcome.counter;
             found.check(is_so, || {
-                format!("the last word about #{counter} is {}, but {host} ended as {ends:?}", outcome.kind)
+                format!("the last word about {counter} is {}, but {host} ended as {ends:?}", outcome.kind)
             });
         }
     }
@@ -116,22 +116,19 @@ pub(crate) fn words_are_true(inner: &Inner) -> Finding {
 
 /// A host's commits only go forward, and where it went back, it says to what, and that is what it had served.
 pub(crate) fn goes_forward(inner: &Inner) -> Finding {
-    let mut found = Finding { checked: inner.looks, violations: Vec::new() };
+    let mut found = Finding::default();
     for host in hosts(inner) {
         let (_, wrong) = inner.history(host);
         found.checked += 1;
         found.violations.extend(wrong);
     }
     // What the engines were seen to do is explained by the host's words.
-    for step in &inner.steps_back {
-        let left = inner.counters_of(&step.service, &step.from);
+    for Move { host, service, from, to, at } in &inner.moves {
+        let [left, taken] = [from, to].map(|digest| inner.begun_with(host, service, digest, *at));
         let went_back = |kind: OutcomeKind| kind.noun() == "rollback" || kind == OutcomeKind::DeployRolledBack;
-        let is_declared =
-            left.iter().any(|&counter| inner.said(&step.host, counter).any(|one| went_back(one.data.kind)));
-        let is_rollback = left.iter().any(|counter| inner.ordered[counter].is_rollback);
-        found.check(is_declared || is_rollback, || {
-            let to = inner.counters_of(&step.service, &step.to);
-            format!("{} of {} went from #{left:?} to #{to:?}, and nobody said so", step.service, step.host)
+        let is_said = || inner.said(host, left).any(|one| went_back(one.data.kind));
+        found.check(left <= taken || is_said(), || {
+            format!("{service} of {host} went from #{left} to #{taken} at {at}, and nobody said so")
         });
     }
     found
@@ -163,7 +160,7 @@ pub(crate) fn migrations(inner: &Inner, applied: &[i64], failed: &[String], effe
         let missing: Vec<&i64> = ordered.migrations.iter().filter(|version| !applied.contains(version)).collect();
         let outcome = &published.data;
         found.check(missing.is_empty(), || {
-            format!("{} serves #{} without migrations {missing:?}", outcome.host, outcome.counter)
+            format!("{} serves {} without migrations {missing:?}", outcome.host, outcome.counter)
         });
     }
     found
@@ -174,7 +171,7 @@ pub(crate) fn told_once(inner: &Inner) -> Finding {
     let mut told: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for published in &inner.heard {
         for migration in &published.data.migrations {
-            let who = format!("{} for #{}", published.data.host, published.data.counter);
+            let who = format!("{} for {}", published.data.host, published.data.counter);
             told.entry(&migration.description).or_default().push(who);
         }
     }
@@ -197,3 +194,6 @@ pub(crate) fn ledger(stream: &BTreeSet<String>, ledger: &BTreeMap<String, String
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,15 @@
 //! What was ordered, what the hosts said about it, what their engines were seen to run, and which faults there were.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use landfall_schema::Timestamp;
+use landfall_schema::event::CloudEvent;
 use landfall_schema::ids::{Digest, EventId, HostName, ServiceName};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_tests::outcomes::{Outcomes, Published};
+use serde::de::IgnoredAny;
 
 use crate::faults::Kind;
 use crate::release::Offer;
@@ -22,19 +24,19 @@ pub(crate) struct Ordered {
     pub(crate) offer: Offer,
     pub(crate) hosts: Vec<HostName>,
     pub(crate) is_coordinated: bool,
-    pub(crate) is_rollback: bool,
     pub(crate) images: BTreeMap<ServiceName, Digest>,
     /// Versions of the SQL migrations that its application needs; none where it is not known to have run them.
     pub(crate) migrations: Vec<i64>,
 }
 
-/// A host whose engine ran a newer release's image, and then an older one's.
+/// A host whose engine was seen to run another image for a service than before.
 #[derive(Debug, Clone)]
-pub(crate) struct StepBack {
+pub(crate) struct Move {
     pub(crate) host: HostName,
     pub(crate) service: ServiceName,
     pub(crate) from: Digest,
     pub(crate) to: Digest,
+    pub(crate) at: Timestamp,
 }
 
 /// One fault that was tried.
@@ -61,7 +63,9 @@ pub(crate) struct Inner {
     pub(crate) ordered: BTreeMap<u64, Ordered>,
     pub(crate) heard: Vec<Published<Outcome>>,
     pub(crate) running: BTreeMap<(HostName, ServiceName), Digest>,
-    pub(crate) steps_back: Vec<StepBack>,
+    pub(crate) moves: Vec<Move>,
+    /// Which host began to change its stack for which promotion, and when, by its own word.
+    pub(crate) updating: Vec<(HostName, u64, Timestamp)>,
     pub(crate) looks: u64,
     pub(crate) faults: Vec<Fault>,
     /// That a last word `succeeded` was true when it was said.
@@ -89,9 +93,7 @@ impl Record {
                 continue;
             };
             let outcome = published.data.clone();
-            let mut inner = self.lock();
-            inner.heard.push(published);
-            drop(inner);
+            self.lock().hear(published);
             // Who listens to this ends with the run.
             let _ = tell.send(outcome);
         }
@@ -104,10 +106,8 @@ impl Record {
         for (service, digest) in running {
             let before = inner.running.insert((host.clone(), service.clone()), digest.clone());
             let Some(before) = before.filter(|before| before != digest) else { continue };
-            if inner.newest_with(service, &before) > inner.newest_with(service, digest) {
-                let (from, to) = (before, digest.clone());
-                inner.steps_back.push(StepBack { host: host.clone(), service: service.clone(), from, to });
-            }
+            let (host, service, to) = (host.clone(), service.clone(), digest.clone());
+            inner.moves.push(Move { host, service, from: before, to, at: Timestamp::now() });
         }
     }
 
@@ -124,14 +124,29 @@ impl Record {
 }
 
 impl Inner {
+    pub(crate) fn hear(&mut self, published: Published<Outcome>) {
+        let outcome = &published.data;
+        if outcome.kind == OutcomeKind::StackUpdating {
+            // When it was written, which may be long before the bus took it.
+            let written =
+                serde_json::from_slice::<CloudEvent<IgnoredAny>>(&published.message.body).map(|event| event.time);
+            let at = written.unwrap_or(published.message.published_at);
+            self.updating.push((outcome.host.clone(), outcome.counter.0, at));
+        }
+        self.heard.push(published);
+    }
+
     pub(crate) fn newest(&self) -> u64 {
         self.ordered.keys().next_back().copied().unwrap_or_default()
     }
 
-    /// The newest promotion that promised this image for the service.
-    fn newest_with(&self, service: &ServiceName, digest: &Digest) -> u64 {
-        let promised = |ordered: &Ordered| ordered.images.get(service) == Some(digest);
-        self.ordered.iter().rev().find(|(_, ordered)| promised(ordered)).map_or(0, |(counter, _)| *counter)
+    /// The newest promotion with this image for which the host had begun to change its stack by this time; 0 when there is none.
+    pub(crate) fn begun_with(&self, host: &HostName, service: &ServiceName, digest: &Digest, by: Timestamp) -> u64 {
+        let promised =
+            |counter: &u64| self.ordered.get(counter).and_then(|one| one.images.get(service)) == Some(digest);
+        let begun =
+            self.updating.iter().filter(|(who, _, at)| who == host && *at <= by).map(|(_, counter, _)| *counter);
+        begun.filter(promised).max().unwrap_or_default()
     }
 
     pub(crate) fn said<'a>(&'a self, host: &'a HostName, counter: u64) -> impl Iterator<Item = &'a Published<Outcome>> {
@@ -171,7 +186,7 @@ impl Inner {
             match outcome.kind {
                 OutcomeKind::ReleaseCommitted => {
                     if committed.last().is_some_and(|&last| last > counter) {
-                        wrong.push(format!("{host} committed #{counter} after #{:?}", committed.last()));
+                        wrong.push(format!("{host} committed #{counter} after {:?}", committed.last()));
                     }
                     if committed.last() != Some(&counter) {
                         committed.push(counter);
@@ -196,12 +211,6 @@ impl Inner {
             }
         }
         (committed.last().copied().filter(|_| is_known), wrong)
-    }
-
-    /// Every image that was ever promised for a service under which this digest is known.
-    pub(crate) fn counters_of(&self, service: &ServiceName, digest: &Digest) -> BTreeSet<u64> {
-        let promised = self.ordered.iter().filter(|(_, ordered)| ordered.images.get(service) == Some(digest));
-        promised.map(|(counter, _)| *counter).collect()
     }
 
     /// The newest promotion that serves on all hosts.

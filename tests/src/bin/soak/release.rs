@@ -94,6 +94,8 @@ struct Made {
     app: PushedImage,
     side: PushedImage,
     stack: Stack,
+    /// How many migrations it knows.
+    migrations: usize,
 }
 
 /// The parts of a promoter that come from elsewhere.
@@ -132,7 +134,12 @@ impl Promoter {
         let offer = self.chance.weighted(&OFFERS);
         // Before something was proven there is nothing to go back to, and no other service to keep.
         let is_first = self.record.lock().proven().is_empty();
-        let offer = if is_first && matches!(offer, Offer::OneService | Offer::Rollback) { Offer::Good } else { offer };
+        let is_possible = match offer {
+            Offer::Rollback => !is_first,
+            Offer::OneService => self.newest_app().is_some(),
+            _ => true,
+        };
+        let offer = if is_possible { offer } else { Offer::Good };
         self.promote(offer, true).await
     }
 
@@ -173,7 +180,6 @@ impl Promoter {
             offer,
             hosts: self.hosts.keys().cloned().collect(),
             is_coordinated,
-            is_rollback: offer == Offer::Rollback,
             images,
             migrations,
         })
@@ -220,17 +226,22 @@ impl Promoter {
             _ => self.push(&format!("side-{counter}"), AppImage::version(&format!("side {counter}"))).await?,
         };
         let stack = stack(&app, &side, &version);
-        Ok(Made { app, side, stack })
+        Ok(Made { app, side, stack, migrations: self.migrations.len() })
     }
 
     /// As what was proven last, with another `side`.
     async fn other_side(&mut self, counter: u64) -> Result<Made> {
-        let proven = self.record.lock().proven();
-        let last = proven.last().and_then(|counter| self.made.get(counter)).context("nothing was proven yet")?;
-        let (app, version) = (last.app.clone(), last.app.tag.clone());
+        let app = self.newest_app().context("no application knows the schema")?;
         let side = self.push(&format!("side-{counter}"), AppImage::version(&format!("side {counter}"))).await?;
-        let stack = stack(&app, &side, &version);
-        Ok(Made { app, side, stack })
+        let stack = stack(&app, &side, &app.tag);
+        Ok(Made { app, side, stack, migrations: self.migrations.len() })
+    }
+
+    /// The application of the last release that was proven, if it knows every migration that the database may have.
+    fn newest_app(&self) -> Option<PushedImage> {
+        let proven = self.record.lock().proven();
+        let made = proven.last().and_then(|counter| self.made.get(counter))?;
+        (made.migrations == self.migrations.len()).then(|| made.app.clone())
     }
 
     /// One of the last few that were proven.

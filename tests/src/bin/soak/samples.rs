@@ -142,3 +142,28 @@ fn median(samples: &[Sample]) -> Sample {
         threads: of(|sample| sample.threads),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A life in which everything grows by so much at each sample.
+    fn life(samples: usize, anonymous: u64, files: u64, threads: u64) -> Life {
+        let at = |number: usize| {
+            let number = number as u64;
+            let (anonymous, files, threads) = (anonymous * number, 20 + files * number, 5 + threads * number);
+            Sample { resident: 0, anonymous: 8 * 1024 * 1024 + anonymous, files, threads }
+        };
+        Life { process: "h1".to_owned(), pid: 1, samples: (0..samples).map(at).collect() }
+    }
+
+    #[test]
+    fn growth_is_found_in_lives_that_are_long_enough() {
+        assert!(life(180, 0, 0, 0).grown().is_empty());
+        // Half an hour; 70 KiB each ten seconds.
+        assert_eq!(life(180, 70 * 1024, 0, 0).grown().len(), 1);
+        assert_eq!(life(180, 0, 1, 0).grown().len(), 1);
+        assert_eq!(life(180, 0, 0, 1).grown().len(), 1);
+        assert!(life(SAMPLES_MIN - 1, 1024 * 1024, 1, 1).grown().is_empty());
+    }
+}
