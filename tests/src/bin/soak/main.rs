@@ -31,14 +31,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::chance::Chance;
+use crate::faults::Kind;
 use crate::oracle::{Finding, Findings};
 use crate::record::Record;
 use crate::release::Promoter;
 use crate::run::Run;
-use crate::samples::Samples;
+use crate::samples::{Life, Samples};
 use crate::table::Page;
 use crate::world::World;
 
+/// A run with so many faults has every kind of them.
+const FAULTS_FOR_EACH_KIND: usize = 120;
 /// Shown of what was said last when an oracle disagrees.
 const LAST_EVENTS: usize = 60;
 
@@ -66,7 +69,7 @@ async fn main() -> Result<ExitCode> {
     judge_the_whole(&mut world, &record, &samples, &mut findings);
     let is_good = result.is_ok() && findings.are_good();
     let wanted = std::env::var_os("LOGS").filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    let kept = (!is_good || wanted.is_some()).then(|| keep(&world, &record, seed, wanted));
+    let kept = (!is_good || wanted.is_some()).then(|| keep(&world, &record, &samples, seed, wanted));
     drop(world);
     // After the clean-up, which tells of itself.
     print!(
@@ -131,6 +134,13 @@ fn judge_the_whole(world: &mut World, record: &Record, samples: &Samples, findin
     let grown = judged.iter().flat_map(|life| life.grown()).collect();
     findings
         .add("memory, open files and threads do not grow", Finding { checked: judged.len() as u64, violations: grown });
+    let mut happened = Finding::default();
+    let faults = record.lock().faults.clone();
+    for kind in Kind::ALL.into_iter().filter(|_| faults.len() >= FAULTS_FOR_EACH_KIND) {
+        let has = faults.iter().any(|fault| fault.kind == kind && fault.fired);
+        happened.check(has, || format!("{kind}: it never happened"));
+    }
+    findings.add("every kind of fault has happened", happened);
     let mut running = Finding::default();
     running.check(Process::is_running(&mut world.audit), || "landfall-audit has ended by itself".to_owned());
     for host in &mut world.fleet.hosts {
@@ -141,7 +151,7 @@ fn judge_the_whole(world: &mut World, record: &Record, samples: &Samples, findin
 }
 
 /// Where everything is that tells more.
-fn keep(world: &World, record: &Record, seed: u64, wanted: Option<PathBuf>) -> Result<PathBuf> {
+fn keep(world: &World, record: &Record, samples: &Samples, seed: u64, wanted: Option<PathBuf>) -> Result<PathBuf> {
     let unasked = || std::env::temp_dir().join(format!("landfall-soak-{seed}-{}", std::process::id()));
     let folder = wanted.unwrap_or_else(unasked);
     world.keep(&folder)?;
@@ -150,6 +160,8 @@ fn keep(world: &World, record: &Record, seed: u64, wanted: Option<PathBuf>) -> R
     let faults: Vec<String> =
         inner.faults.iter().map(|fault| format!("{} {} (happened: {})", fault.at, fault.what, fault.fired)).collect();
     std::fs::write(folder.join("faults.txt"), faults.join("\n"))?;
+    let samples: String = samples.lives().iter().map(Life::listed).collect();
+    std::fs::write(folder.join("samples.csv"), format!("process,pid,resident,anonymous,files,threads\n{samples}"))?;
     Ok(folder)
 }
 
