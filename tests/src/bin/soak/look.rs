@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use bollard::Docker;
 use bollard::query_parameters::ListContainersOptionsBuilder;
+use landfall_schema::Timestamp;
 use landfall_schema::ids::{Digest, HostName, ServiceName};
 use landfall_schema::outcome::{Outcome, OutcomeKind};
 use landfall_tests::fleet::host::FleetHost;
@@ -73,8 +74,9 @@ pub(crate) async fn watch(mut look: Look, record: Record) {
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         // An engine that a fault has taken away tells nothing.
+        let began = Timestamp::now();
         if let Ok(running) = look.running().await {
-            record.saw(&look.host, &running);
+            record.saw(&look.host, &running, began);
         }
     }
 }

@@ -123,12 +123,13 @@ pub(crate) fn goes_forward(inner: &Inner) -> Finding {
         found.violations.extend(wrong);
     }
     // What the engines were seen to do is explained by the host's words.
-    for Move { host, service, from, to, at } in &inner.moves {
-        let [left, taken] = [from, to].map(|digest| inner.begun_with(host, service, digest, *at));
+    for Move { host, service, from, to, after, before } in &inner.moves {
+        let left = inner.begun_with(host, service, from, *after);
+        let taken = inner.begun_with(host, service, to, *before);
         let went_back = |kind: OutcomeKind| kind.noun() == "rollback" || kind == OutcomeKind::DeployRolledBack;
         let is_said = || inner.said(host, left).any(|one| went_back(one.data.kind));
         found.check(left <= taken || is_said(), || {
-            format!("{service} of {host} went from #{left} to #{taken} at {at}, and nobody said so")
+            format!("{service} of {host} went from #{left} to #{taken} before {before}, and nobody said so")
         });
     }
     found

@@ -36,6 +36,15 @@ pub(crate) struct Move {
     pub(crate) service: ServiceName,
     pub(crate) from: Digest,
     pub(crate) to: Digest,
+    /// It ran the one still after this time, and the other before that one: an engine is not looked at all the time.
+    pub(crate) after: Timestamp,
+    pub(crate) before: Timestamp,
+}
+
+/// What an engine ran for a service when it was looked at last, and when that look began.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) digest: Digest,
     pub(crate) at: Timestamp,
 }
 
@@ -62,7 +71,7 @@ pub(crate) struct Witnessed {
 pub(crate) struct Inner {
     pub(crate) ordered: BTreeMap<u64, Ordered>,
     pub(crate) heard: Vec<Published<Outcome>>,
-    pub(crate) running: BTreeMap<(HostName, ServiceName), Digest>,
+    pub(crate) running: BTreeMap<(HostName, ServiceName), Seen>,
     pub(crate) moves: Vec<Move>,
     /// Which host began to change its stack for which promotion, and when, by its own word.
     pub(crate) updating: Vec<(HostName, u64, Timestamp)>,
@@ -99,15 +108,18 @@ impl Record {
         }
     }
 
-    /// What an engine was just seen to run.
-    pub(crate) fn saw(&self, host: &HostName, running: &BTreeMap<ServiceName, Digest>) {
+    /// What an engine was just seen to run, by a look that began at this time.
+    pub(crate) fn saw(&self, host: &HostName, running: &BTreeMap<ServiceName, Digest>, at: Timestamp) {
         let mut inner = self.lock();
         inner.looks += 1;
         for (service, digest) in running {
-            let before = inner.running.insert((host.clone(), service.clone()), digest.clone());
-            let Some(before) = before.filter(|before| before != digest) else { continue };
+            let seen = Seen { digest: digest.clone(), at };
+            let former = inner.running.insert((host.clone(), service.clone()), seen);
+            let Some(Seen { digest: from, at: after }) = former.filter(|former| former.digest != *digest) else {
+                continue;
+            };
             let (host, service, to) = (host.clone(), service.clone(), digest.clone());
-            inner.moves.push(Move { host, service, from: before, to, at: Timestamp::now() });
+            inner.moves.push(Move { host, service, from, to, after, before: Timestamp::now() });
         }
     }
 

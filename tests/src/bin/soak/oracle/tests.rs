@@ -161,8 +161,8 @@ fn a_host_that_goes_back_is_found() -> Result<()> {
     told.succeeds(1)?;
     told.succeeds(2)?;
     let (host, app) = (HostName::new("h1")?, ServiceName::new(APP)?);
-    told.record.saw(&host, &[(app.clone(), image(2))].into());
-    told.record.saw(&host, &[(app.clone(), image(1))].into());
+    told.record.saw(&host, &[(app.clone(), image(2))].into(), Timestamp::now());
+    told.record.saw(&host, &[(app.clone(), image(1))].into(), Timestamp::now());
     assert_eq!(violations(goes_forward(&told.record.lock())), 1);
     // When it says so, it may; to what it had served.
     told.hears("h1", 2, OutcomeKind::DeployRolledBack, |outcome| outcome.former = ReleaseName::new("r1").ok())?;
@@ -171,6 +171,24 @@ fn a_host_that_goes_back_is_found() -> Result<()> {
     told.says("h1", 2, &[OutcomeKind::ReleaseCommitted])?;
     told.hears("h1", 2, OutcomeKind::DeployRolledBack, |outcome| outcome.former = ReleaseName::new("r7").ok())?;
     assert_eq!(violations(goes_forward(&told.record.lock())), 1);
+    Ok(())
+}
+
+/// The engine is looked at now and then: what it left a moment ago may be promised once more by a promotion that has begun since.
+#[test]
+fn what_was_promised_again_after_the_last_look_is_no_step_back() -> Result<()> {
+    let told = Told::new(3)?;
+    let (host, app) = (HostName::new("h1")?, ServiceName::new(APP)?);
+    let same = told.record.lock().ordered[&2].images.clone();
+    told.record.lock().ordered.entry(3).and_modify(|third| third.images = same);
+    told.succeeds(1)?;
+    told.says("h1", 2, &[OutcomeKind::StackUpdating])?;
+    told.record.saw(&host, &[(app.clone(), image(2))].into(), Timestamp::now());
+    told.hears("h1", 2, OutcomeKind::DeployRolledBack, |outcome| outcome.former = ReleaseName::new("r1").ok())?;
+    let begun = (host.clone(), 3, Timestamp::now());
+    told.record.lock().updating.push(begun);
+    told.record.saw(&host, &[(app.clone(), image(1))].into(), Timestamp::now());
+    assert_eq!(violations(goes_forward(&told.record.lock())), 0);
     Ok(())
 }
 
