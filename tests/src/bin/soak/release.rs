@@ -24,6 +24,8 @@ const MIGRATES: &str = "migrations: {path: /migrations, url: \"${DATABASE_URL}\"
 const EFFECTS: &str =
     "CREATE TABLE soak_effects (version bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp());";
 pub(crate) const EFFECTS_VERSION: i64 = 1;
+/// Where nothing is to go wrong, no deadline shall end it either: the machine may have other work.
+const GOOD_DEADLINE_MS: u64 = 180_000;
 /// For a registry or a bus that is away, as a CI job would wait.
 const OFFER_LIMIT: Duration = Duration::from_secs(120);
 const OFFER_RETRY: Duration = Duration::from_millis(500);
@@ -163,6 +165,7 @@ impl Promoter {
             _ => {}
         }
         let is_coordinated = !at_random || self.chance.percent(90);
+        draft.event.data.plan.deadline_ms = GOOD_DEADLINE_MS;
         if at_random {
             self.shape(&mut draft);
         }
@@ -281,7 +284,7 @@ impl Promoter {
             let hosts = (0..most).map(|_| left.swap_remove(self.chance.index(left.len()))).collect();
             plan.waves.push(Wave::of(hosts));
         }
-        plan.deadline_ms = self.chance.milliseconds(20_000, 60_000).as_millis() as u64;
+        plan.deadline_ms = self.chance.milliseconds(30_000, 90_000).as_millis() as u64;
         plan.bake_ms =
             if self.chance.percent(50) { self.chance.milliseconds(200, 3_000).as_millis() as u64 } else { 0 };
         plan.on_failure = if self.chance.percent(15) { OnFailure::Hold } else { OnFailure::RollbackAll };

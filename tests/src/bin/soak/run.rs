@@ -15,7 +15,7 @@ use crate::faults::hosts::Hosts;
 use crate::faults::parts::Parts;
 use crate::look::{Look, compare};
 use crate::oracle::{self, Finding, Findings};
-use crate::record::Record;
+use crate::record::{Fault, Record};
 use crate::release::Promoter;
 use crate::samples::Samples;
 use crate::world::World;
@@ -25,10 +25,10 @@ const ROUND_RELEASES: usize = 10;
 /// How long the next release waits for one that was told to come to its end; a fault may hold it up.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Without any fault everything has come to its end within this time: the longest absence that the executors allow for is 90 s, and a wave
-/// has at most 60 s.
+/// has at most 90 s.
 pub(crate) const CONVERGE_LIMIT: Duration = Duration::from_secs(240);
-/// A good release without any fault.
-const GOOD_LIMIT: Duration = Duration::from_secs(120);
+/// A good release without any fault, and its rollout's deadline before.
+const GOOD_LIMIT: Duration = Duration::from_secs(240);
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
 pub(crate) struct Run<'a> {
@@ -40,6 +40,8 @@ pub(crate) struct Run<'a> {
     pub(crate) chances: [Chance; 2],
     pub(crate) looks: Vec<Look>,
     pub(crate) ends_at: Instant,
+    /// How many faults there were at the last quiet point.
+    pub(crate) faults_before: usize,
     /// Somebody wants it to end early, in good order.
     pub(crate) interrupted: CancellationToken,
 }
@@ -97,6 +99,11 @@ impl Run<'_> {
 
     async fn quiet_point(&mut self) -> Result<()> {
         let began = Instant::now();
+        eprintln!("quiet point: every fault is over");
+        self.nothing_under_way().await;
+        let round = std::mem::replace(&mut self.faults_before, self.record.lock().faults.len());
+        let killed = self.record.lock().faults[round..].iter().filter_map(Fault::killed_engine).collect();
+        restart_engines(&self.world.fleet, &killed).await?;
         let left = self.converge().await?;
         self.findings
             .add("everything comes to its end when the faults are over", Finding { checked: 1, violations: left });
@@ -114,9 +121,16 @@ impl Run<'_> {
         bail!("an oracle says no")
     }
 
-    /// Waits until nothing is under way any more; returns what still is at the end of the limit.
+    /// Waits until every deploy has ended, or the limit is over; the judgement comes later.
+    async fn nothing_under_way(&self) {
+        let deadline = Instant::now() + CONVERGE_LIMIT;
+        while !oracle::under_way(&self.record.lock()).is_empty() && Instant::now() < deadline {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Waits until nothing is left that has not come to its end; returns what still is at the end of the limit.
     async fn converge(&mut self) -> Result<Vec<String>> {
-        eprintln!("quiet point: every fault is over");
         let deadline = Instant::now() + CONVERGE_LIMIT;
         loop {
             let mut left = oracle::under_way(&self.record.lock());
@@ -224,6 +238,16 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// An engine that is killed in the very moment in which it starts a container may keep that container's port for nobody, until it is started
+/// once more; people do that, and so does this.
+async fn restart_engines(fleet: &FleetScenario, hosts: &BTreeSet<String>) -> Result<()> {
+    for host in fleet.hosts.iter().filter(|host| hosts.contains(host.name.as_str())) {
+        let machine = host.machine().clone();
+        tokio::task::spawn_blocking(move || machine.kill_engine().and_then(|()| machine.start_engine())).await??;
+    }
+    Ok(())
 }
 
 /// How the deploys of all hosts ended.

@@ -88,7 +88,7 @@ impl Hosts<'_> {
     async fn end_executor(&mut self, kind: Kind, index: usize) -> Result<()> {
         let away = self.chance.milliseconds(0, 6_000);
         let host = &mut self.hosts[index];
-        let fault = self.record.injected(kind, format!("{kind}: {} for {away:.1?}", host.name));
+        let fault = self.record.injected(kind, Some(&host.name), format!("{kind}: {} for {away:.1?}", host.name));
         let pid = host.executor.pid().context("the executor does not run")?;
         self.samples.follow(host.name.as_str(), None);
         if kind == Kind::ExecutorKilled {
@@ -109,7 +109,8 @@ impl Hosts<'_> {
     async fn take_engine(&mut self, kind: Kind, index: usize) -> Result<()> {
         let away = self.chance.milliseconds(500, 12_000);
         let machine = self.hosts[index].machine().clone();
-        let fault = self.record.injected(kind, format!("{kind}: {} for {away:.1?}", self.hosts[index].name));
+        let name = self.hosts[index].name.clone();
+        let fault = self.record.injected(kind, Some(&name), format!("{kind}: {name} for {away:.1?}"));
         let harmed = machine.clone();
         let answers = blocking(move || {
             if kind == Kind::EngineKilled { harmed.kill_engine() } else { harmed.stop_engine() }?;
@@ -130,7 +131,7 @@ impl Hosts<'_> {
         let away = self.chance.milliseconds(1_000, 25_000);
         let breaks = self.chance.percent(30);
         let host = &mut self.hosts[index];
-        let fault = self.record.injected(kind, format!("{kind}: {} for {away:.1?}", host.name));
+        let fault = self.record.injected(kind, Some(&host.name), format!("{kind}: {} for {away:.1?}", host.name));
         match kind {
             Kind::CutOffFromAll => host.cut_off_by(Cut { from: Whom::Everyone, direction })?,
             // As an absence so long that the connection broke at both ends.
@@ -151,7 +152,7 @@ impl Hosts<'_> {
     async fn harm_container(&mut self, kind: Kind, index: usize) -> Result<()> {
         let service = if self.chance.percent(70) { "app" } else { "side" };
         let host = &self.hosts[index];
-        let fault = self.record.injected(kind, format!("{kind}: {service} on {}", host.name));
+        let fault = self.record.injected(kind, Some(&host.name), format!("{kind}: {service} on {}", host.name));
         let (machine, project) = (host.machine().clone(), host.project.clone());
         if blocking(move || end_container(&machine, &project, service, kind)).await? {
             self.record.fired(fault);
