@@ -18,6 +18,8 @@ use crate::process::POLL_INTERVAL;
 use crate::{http, names};
 
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+/// An engine that ends in good order stops its containers first.
+const TERMINATE_LIMIT: Duration = Duration::from_secs(60);
 const FLEET_SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/fleet");
 
 #[derive(Debug, Clone)]
@@ -145,16 +147,28 @@ impl Machine {
     /// # Errors
     /// When it does not run, or does not end.
     pub fn kill_engine(&self) -> Result<()> {
-        self.signal_engine(Signal::SIGKILL)?;
-        let deadline = Instant::now() + KILL_LIMIT;
+        self.end_engine(Signal::SIGKILL, KILL_LIMIT)
+    }
+
+    /// Ends the engine in good order.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end.
+    pub fn terminate_engine(&self) -> Result<()> {
+        self.end_engine(Signal::SIGTERM, TERMINATE_LIMIT)
+    }
+
+    fn end_engine(&self, signal: Signal, limit: Duration) -> Result<()> {
+        self.signal_engine(signal)?;
+        let deadline = Instant::now() + limit;
         while self.engine_is_alive()? {
-            ensure!(Instant::now() < deadline, "the engine of {} is killed and does not end", self.name);
+            ensure!(Instant::now() < deadline, "the engine of {} got {signal} and does not end", self.name);
             std::thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
 
-    /// Starts the engine again that was killed, and waits until it answers.
+    /// Starts the engine again that has ended, and waits until it answers.
     ///
     /// # Errors
     /// When it does not.

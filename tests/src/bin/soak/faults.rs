@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) enum Kind {
     ExecutorKilled,
     ExecutorTerminated,
-    EngineKilled,
+    EngineRestarted,
     EngineStopped,
     CutOff,
     CutOffDeaf,
@@ -35,7 +35,7 @@ impl Kind {
     pub(crate) const ALL: [Self; 16] = [
         Self::ExecutorKilled,
         Self::ExecutorTerminated,
-        Self::EngineKilled,
+        Self::EngineRestarted,
         Self::EngineStopped,
         Self::CutOff,
         Self::CutOffDeaf,
@@ -57,7 +57,7 @@ impl fmt::Display for Kind {
         f.pad(match self {
             Self::ExecutorKilled => "executor: SIGKILL, and started again",
             Self::ExecutorTerminated => "executor: SIGTERM, and started again",
-            Self::EngineKilled => "dockerd: SIGKILL, and started again",
+            Self::EngineRestarted => "dockerd: SIGTERM, and started again",
             Self::EngineStopped => "dockerd: SIGSTOP, then SIGCONT",
             Self::CutOff => "host and NATS cut off, both ways",
             Self::CutOffDeaf => "host hears NATS no more, and is heard",

@@ -120,8 +120,7 @@ async fn soak(
     let promoter = Promoter::new(world.means()?, Chance::new(seed, "releases"), record.clone());
     let chances = [Chance::new(seed, "hosts"), Chance::new(seed, "parts")];
     let (record, samples) = (record.clone(), samples.clone());
-    let mut run =
-        Run { world, record, samples, findings, promoter, chances, looks, ends_at, faults_before: 0, interrupted };
+    let mut run = Run { world, record, samples, findings, promoter, chances, looks, ends_at, interrupted };
     run.go().await
 }
 

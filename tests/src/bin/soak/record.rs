@@ -52,21 +52,12 @@ pub(crate) struct Seen {
 #[derive(Debug, Clone)]
 pub(crate) struct Fault {
     pub(crate) kind: Kind,
-    /// Where it was, if on a host.
-    pub(crate) host: Option<HostName>,
     pub(crate) what: String,
     pub(crate) at: Timestamp,
     /// Whether it was seen to have happened.
     pub(crate) fired: bool,
     /// Whether everything was as it should be at a quiet point after it.
     pub(crate) survived: bool,
-}
-
-impl Fault {
-    /// The host whose engine it killed.
-    pub(crate) fn killed_engine(&self) -> Option<String> {
-        self.host.as_ref().filter(|_| self.kind == Kind::EngineKilled).map(ToString::to_string)
-    }
 }
 
 /// How often a claim was checked while the fleet was at work, and what was found.
@@ -132,17 +123,10 @@ impl Record {
         }
     }
 
-    pub(crate) fn injected(&self, kind: Kind, host: Option<&HostName>, what: String) -> usize {
+    pub(crate) fn injected(&self, kind: Kind, what: String) -> usize {
         let mut inner = self.lock();
         eprintln!("  fault: {what}");
-        inner.faults.push(Fault {
-            kind,
-            host: host.cloned(),
-            what,
-            at: Timestamp::now(),
-            fired: false,
-            survived: false,
-        });
+        inner.faults.push(Fault { kind, what, at: Timestamp::now(), fired: false, survived: false });
         inner.faults.len() - 1
     }
 

@@ -15,7 +15,7 @@ use crate::faults::hosts::Hosts;
 use crate::faults::parts::Parts;
 use crate::look::{Look, compare};
 use crate::oracle::{self, Finding, Findings};
-use crate::record::{Fault, Record};
+use crate::record::Record;
 use crate::release::Promoter;
 use crate::samples::Samples;
 use crate::world::World;
@@ -40,8 +40,6 @@ pub(crate) struct Run<'a> {
     pub(crate) chances: [Chance; 2],
     pub(crate) looks: Vec<Look>,
     pub(crate) ends_at: Instant,
-    /// How many faults there were at the last quiet point.
-    pub(crate) faults_before: usize,
     /// Somebody wants it to end early, in good order.
     pub(crate) interrupted: CancellationToken,
 }
@@ -101,9 +99,6 @@ impl Run<'_> {
         let began = Instant::now();
         eprintln!("quiet point: every fault is over");
         self.nothing_under_way().await;
-        let round = std::mem::replace(&mut self.faults_before, self.record.lock().faults.len());
-        let killed = self.record.lock().faults[round..].iter().filter_map(Fault::killed_engine).collect();
-        restart_engines(&self.world.fleet, &killed).await?;
         let left = self.converge().await?;
         self.findings
             .add("everything comes to its end when the faults are over", Finding { checked: 1, violations: left });
@@ -238,16 +233,6 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
-
-/// An engine that is killed in the very moment in which it starts a container may keep that container's port for nobody, until it is started
-/// once more; people do that, and so does this.
-async fn restart_engines(fleet: &FleetScenario, hosts: &BTreeSet<String>) -> Result<()> {
-    for host in fleet.hosts.iter().filter(|host| hosts.contains(host.name.as_str())) {
-        let machine = host.machine().clone();
-        tokio::task::spawn_blocking(move || machine.kill_engine().and_then(|()| machine.start_engine())).await??;
-    }
-    Ok(())
 }
 
 /// How the deploys of all hosts ended.

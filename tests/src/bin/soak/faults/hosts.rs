@@ -20,7 +20,7 @@ use crate::samples::Samples;
 const KINDS: [(Kind, u64); 10] = [
     (Kind::ExecutorKilled, 22),
     (Kind::ExecutorTerminated, 10),
-    (Kind::EngineKilled, 8),
+    (Kind::EngineRestarted, 8),
     (Kind::EngineStopped, 10),
     (Kind::CutOff, 8),
     (Kind::CutOffDeaf, 8),
@@ -76,7 +76,7 @@ impl Hosts<'_> {
     async fn inject(&mut self, kind: Kind, index: usize) -> Result<()> {
         match kind {
             Kind::ExecutorKilled | Kind::ExecutorTerminated => self.end_executor(kind, index).await,
-            Kind::EngineKilled | Kind::EngineStopped => self.take_engine(kind, index).await,
+            Kind::EngineRestarted | Kind::EngineStopped => self.take_engine(kind, index).await,
             Kind::CutOff => self.cut(kind, index, Direction::Both).await,
             Kind::CutOffDeaf => self.cut(kind, index, Direction::In).await,
             Kind::CutOffMute => self.cut(kind, index, Direction::Out).await,
@@ -88,7 +88,7 @@ impl Hosts<'_> {
     async fn end_executor(&mut self, kind: Kind, index: usize) -> Result<()> {
         let away = self.chance.milliseconds(0, 6_000);
         let host = &mut self.hosts[index];
-        let fault = self.record.injected(kind, Some(&host.name), format!("{kind}: {} for {away:.1?}", host.name));
+        let fault = self.record.injected(kind, format!("{kind}: {} for {away:.1?}", host.name));
         let pid = host.executor.pid().context("the executor does not run")?;
         self.samples.follow(host.name.as_str(), None);
         if kind == Kind::ExecutorKilled {
@@ -110,10 +110,10 @@ impl Hosts<'_> {
         let away = self.chance.milliseconds(500, 12_000);
         let machine = self.hosts[index].machine().clone();
         let name = self.hosts[index].name.clone();
-        let fault = self.record.injected(kind, Some(&name), format!("{kind}: {name} for {away:.1?}"));
+        let fault = self.record.injected(kind, format!("{kind}: {name} for {away:.1?}"));
         let harmed = machine.clone();
         let answers = blocking(move || {
-            if kind == Kind::EngineKilled { harmed.kill_engine() } else { harmed.stop_engine() }?;
+            if kind == Kind::EngineRestarted { harmed.terminate_engine() } else { harmed.stop_engine() }?;
             // A stopped one is asked for five seconds.
             Ok(harmed.ping().is_ok())
         })
@@ -122,7 +122,7 @@ impl Hosts<'_> {
             self.record.fired(fault);
         }
         wait(&self.stop, away).await;
-        blocking(move || if kind == Kind::EngineKilled { machine.start_engine() } else { machine.continue_engine() })
+        blocking(move || if kind == Kind::EngineRestarted { machine.start_engine() } else { machine.continue_engine() })
             .await
     }
 
@@ -131,7 +131,7 @@ impl Hosts<'_> {
         let away = self.chance.milliseconds(1_000, 25_000);
         let breaks = self.chance.percent(30);
         let host = &mut self.hosts[index];
-        let fault = self.record.injected(kind, Some(&host.name), format!("{kind}: {} for {away:.1?}", host.name));
+        let fault = self.record.injected(kind, format!("{kind}: {} for {away:.1?}", host.name));
         match kind {
             Kind::CutOffFromAll => host.cut_off_by(Cut { from: Whom::Everyone, direction })?,
             // As an absence so long that the connection broke at both ends.
@@ -152,7 +152,7 @@ impl Hosts<'_> {
     async fn harm_container(&mut self, kind: Kind, index: usize) -> Result<()> {
         let service = if self.chance.percent(70) { "app" } else { "side" };
         let host = &self.hosts[index];
-        let fault = self.record.injected(kind, Some(&host.name), format!("{kind}: {service} on {}", host.name));
+        let fault = self.record.injected(kind, format!("{kind}: {service} on {}", host.name));
         let (machine, project) = (host.machine().clone(), host.project.clone());
         if blocking(move || end_container(&machine, &project, service, kind)).await? {
             self.record.fired(fault);

@@ -54,7 +54,7 @@ impl Parts<'_> {
                 _ => self.chance.milliseconds(1_000, 15_000),
             };
             let shown = if away.is_zero() { kind.to_string() } else { format!("{kind} ({away:.1?})") };
-            let fault = self.record.injected(kind, None, shown);
+            let fault = self.record.injected(kind, shown);
             let fired = match kind {
                 Kind::NatsRestarted | Kind::NatsKilled | Kind::NatsAway => self.nats_away(kind, away).await,
                 Kind::PostgresRestarted | Kind::PostgresAway => self.postgres_away(away).await,
