@@ -1,9 +1,9 @@
 # Every recipe runs alike on a laptop and in CI (.ci/run calls the same ones).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo fleet test test-fleet crash faults fuzz bench bench-scale soak lint schemas
+.PHONY: help setup demo fleet test test-fleet crash faults fuzz simulate simulate-crashes simulate-planted bench bench-scale soak lint schemas
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing (Debian, as root), or say what is missing and how to get it
 	@scripts/setup
@@ -31,6 +31,17 @@ faults: ## every fault on real parts, ten to twenty minutes: engines and databas
 SECONDS ?= 10
 fuzz: ## every fuzz target for SECONDS each (10), and how much was tried
 	@scripts/fuzz $(SECONDS)
+
+DEPLOYS ?= 100000
+SEED ?= 1
+simulate: ## DEPLOYS simulated deploys (100000) from SEED (1) under random faults, judged by oracles; an optimising build
+	cargo run --release --package landfall-simulation -- run --deploys $(DEPLOYS) --seed $(SEED)
+
+simulate-crashes: ## the simulated executor killed before and after every write and every effect, once and twice
+	cargo run --release --package landfall-simulation -- crashes
+
+simulate-planted: ## every planted bug, and which oracle finds it after how many runs
+	cargo run --release --package landfall-simulation -- planted
 
 bench: setup ## Landfall against the bare engine API, docker compose by hand and ssh; on one host and on eight
 	@scripts/bench host fleet

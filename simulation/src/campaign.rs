@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::mutants;
 use crate::run::{Bench, Report};
@@ -17,6 +17,9 @@ const FAILURES_MAX: usize = 5;
 
 /// A run waits a part of its time for the threads of its disks.
 const THREADS_PER_CORE: usize = 3;
+
+/// Seeds that are run twice first, to see that they make the same runs.
+const REPEATED: u64 = 3;
 
 /// What all runs came to.
 #[derive(Default)]
@@ -30,6 +33,7 @@ struct Sum {
 /// At least so many deploys, beginning with a seed. Whether no oracle had anything to say.
 pub(crate) fn run(deploys: usize, first: u64) -> Result<bool> {
     let began = Instant::now();
+    is_the_same_again(first)?;
     let (next, done) = (AtomicU64::new(first), AtomicUsize::new(0));
     let sum = Mutex::new(Sum::default());
     on_every_core(|bench| {
@@ -71,13 +75,29 @@ pub(crate) fn run(deploys: usize, first: u64) -> Result<bool> {
     Ok(sum.failed.is_empty())
 }
 
+/// The same seed makes the same run, to the byte.
+fn is_the_same_again(first: u64) -> Result<()> {
+    let bench = Bench::new()?;
+    for seed in first..first + REPEATED {
+        let scenario = Scenario::of(seed);
+        let (once, again) = (bench.run(&scenario, None)?, bench.run(&scenario, None)?);
+        if let Some((at, (one, other))) =
+            once.trace.iter().zip(&again.trace).enumerate().find(|(_, (one, other))| one != other)
+        {
+            bail!("seed {seed} made two runs; at line {at}:\n{one}\n{other}");
+        }
+        ensure!(once.digest == again.digest, "seed {seed} made two runs, and one is longer");
+    }
+    Ok(())
+}
+
 /// The seed, the oracle, and the shortest scenario that still fails.
 fn explain(seed: u64, report: &Report) -> Result<()> {
     println!("\nerror: seed {seed}: {}", violations(report));
     let bench = Bench::new()?;
     let (scenario, report) = shrink(&bench, Scenario::of(seed), report.clone(), None)?;
     print!("{}", shown(&scenario, &report));
-    println!("  hint: cargo run --profile simulation -p landfall-simulation -- replay --seed {seed}");
+    println!("  hint: cargo run -p landfall-simulation -- replay --seed {seed}");
     Ok(())
 }
 

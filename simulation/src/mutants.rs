@@ -57,9 +57,11 @@ pub(crate) fn run(runs: u64, only: Option<&str>) -> Result<bool> {
         loop {
             let at = usize::try_from(next.fetch_add(1, Ordering::Relaxed))?;
             let Some(mutant) = mutants.get(at) else { return Ok(()) };
+            eprintln!("planting {}", mutant.name);
             for seed in 1..=runs {
                 let report = bench.run(&Scenario::of(seed), Some(mutant.name))?;
                 if let Some(violation) = report.violations.first() {
+                    eprintln!("{}: found by {:?} after {seed} runs", mutant.name, violation.oracle);
                     found.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some((seed, violation.oracle));
                     break;
                 }

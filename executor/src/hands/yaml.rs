@@ -30,8 +30,8 @@ pub(crate) fn read(text: &str) -> Result<Value, Unread> {
     options.alias_limits.max_total_replayed_events = ALIASED_ENTRIES_MAX;
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         // The variants are wrapped in others that show a piece of the text. `Budget` is the reader's own: depth, nodes, aliases for each anchor.
-        let shown = format!("{error:?}");
-        if ["Alias", "Budget"].iter().any(|name| shown.contains(name)) { Unread::Bomb } else { Unread::Other }
+        let shown = format!("{error:?}").to_lowercase();
+        if ["alias", "budget"].iter().any(|name| shown.contains(name)) { Unread::Bomb } else { Unread::Other }
     })
 }
 
