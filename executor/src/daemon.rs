@@ -293,9 +293,9 @@ impl<S: Site> Daemon<S> {
                     worker_ended(ended);
                     break ("the outbox ended", Err(DaemonError::Defect));
                 }
-                Some(delivery) = self.deliveries.recv() => self.take_delivery(delivery).await,
-                Some(swept) = self.sweeps.recv() => self.take_sweep(swept).await,
                 Some(missed) = self.missed.recv() => self.take_missed(missed).await,
+                Some(swept) = self.sweeps.recv() => self.take_sweep(swept).await,
+                Some(delivery) = self.deliveries.recv() => self.take_delivery(delivery).await,
             }
         };
         info!("{why}: nothing new is taken; a step in hand may take {} s more", SHUTDOWN_GRACE.as_secs());

@@ -229,6 +229,8 @@ impl Hands {
                 return Err(reason);
             }
             tracing::info!("the engine answers again; the step is repeated: {}", reason.message);
+            // What cannot reach it for another reason fails at once each time.
+            tokio::time::sleep(ENGINE_POLL).await;
         }
     }
 

@@ -174,7 +174,13 @@ impl<P: Publish> Outbox<P> {
             let published = self.publisher.publish(&announcement).await;
             failpoint!("outbox.publish.after");
             match published {
-                Ok(()) => {}
+                // It may be another server, or the same one with an older store: what was told before is looked for first, and this is said
+                // again under the same id.
+                Ok(()) if self.publisher.connections() != self.compared && count == 0 => {
+                    return Err("the bus was connected anew meanwhile".to_owned());
+                }
+                Ok(()) if self.publisher.connections() != self.compared => break,
+                Ok(()) => self.set_aside.retain(|aside| *aside != position),
                 Err(NotPublished::Now(_)) if planted("skip_what_fails") => {
                     self.published = position;
                     continue;

@@ -9,6 +9,7 @@ use landfall_schema::ids::{AppName, Counter, EventId};
 use landfall_schema::outcome::Reason;
 use landfall_schema::planted::planted;
 use thiserror::Error;
+use tokio::time::timeout;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
@@ -35,6 +36,8 @@ enum IntakeTrouble {
     Behind(#[from] FleetError),
 }
 
+/// The daemon does nothing else meanwhile.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// A promotion reaches the bus soon after it was made.
 const FRESH_FOR: Duration = Duration::from_secs(60);
 
@@ -162,16 +165,19 @@ impl<S: Site> Daemon<S> {
         if self.looked_past.insert(app.clone(), delivered.sequence) == Some(delivered.sequence) {
             return Ok(());
         }
-        let all = match self.fleet.believed_promotions(&env, &app).await {
-            Ok(all) => all,
-            Err(error) => {
+        let all = match timeout(LOOK_LIMIT, self.fleet.believed_promotions(&env, &app)).await {
+            Ok(Ok(all)) => all,
+            // The next sweep looks again.
+            Ok(Err(_)) | Err(_) => {
+                debug!(%app, "what is behind the newest message of the register cannot be read yet");
                 self.looked_past.remove(&app);
-                return Err(error.into());
+                return Ok(());
             }
         };
         let newest = all.into_iter().max_by_key(|(event, _)| event.data.counter);
         if let Some((_, newest)) = newest.filter(|(_, newest)| newest.sequence != delivered.sequence) {
             drop(Box::pin(self.take(&newest)).await?);
+            self.looked_past.insert(app, delivered.sequence);
         }
         Ok(())
     }

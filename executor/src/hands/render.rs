@@ -176,11 +176,11 @@ impl Hands {
         let paths = entries.filter_map(|(_, secret)| secret.get("file")?.as_str()).map(PathBuf::from);
         let mut found = Vec::new();
         for path in paths.filter(|path| path.starts_with(&self.config.stack.directory)).take(SECRET_FILES_MAX) {
-            // One that is missing or no text is Compose's to complain of.
+            // One that is missing is Compose's to complain of.
             let Ok(file) = tokio::fs::File::open(&path).await else { continue };
-            let mut text = String::new();
-            if file.take(SECRET_FILE_MAX_BYTES).read_to_string(&mut text).await.is_ok() {
-                found.push(text);
+            let mut bytes = Vec::new();
+            if file.take(SECRET_FILE_MAX_BYTES).read_to_end(&mut bytes).await.is_ok() {
+                found.push(String::from_utf8_lossy(&bytes).into_owned());
             }
         }
         found

@@ -44,6 +44,8 @@ pub(super) async fn compare(pool: &SqlitePool, folder: &Path) -> Result<(), Jour
             warn!(
                 "the journal is a new one, though this host has taken promotions before: it takes the newest of every application once more"
             );
+            // Whoever moved the old journal away knows; compared with what this one will take, it would stop the next start.
+            std::fs::remove_file(folder.join(NEWEST_FILE)).map_err(|error| failed(what)(error.into()))?;
         }
         return Ok(());
     }

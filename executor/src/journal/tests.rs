@@ -314,3 +314,16 @@ async fn junk_does_not_fill_the_journal() {
     assert_eq!(handled("one").await, Some(Handled::UnderWay));
     assert_eq!(journal.unpublished(0, 10).await.unwrap().len(), 2);
 }
+
+/// As the hint for a damaged one says: what was remembered beside it does not stop the starts after the next.
+#[tokio::test]
+async fn a_journal_that_was_moved_away_begins_anew_for_good() {
+    let (folder, first) = journal().await;
+    first.take(&samples::taken(7), samples::now()).await.unwrap();
+    first.close().await;
+    std::fs::remove_file(folder.path().join(FILE_NAME)).unwrap();
+    let second = Journal::open(folder.path()).await.unwrap();
+    second.take(&samples::taken(5), samples::now()).await.unwrap();
+    second.close().await;
+    Journal::open(folder.path()).await.unwrap();
+}

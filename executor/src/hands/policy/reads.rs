@@ -84,17 +84,26 @@ fn strings(node: &Value, paths: &mut Vec<String>) {
 fn lines(text: &str, paths: &mut Vec<String>) {
     if WORDS.iter().any(|word| text.contains(word)) {
         let is_separator = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '[' | ']' | '{' | '}');
-        let looks = |word: &&str| word.starts_with('/') || word.contains("..");
+        let looks = |word: &&str| word.starts_with('/') || word.contains("..") || has_absolute_default(word);
         paths.extend(text.split(is_separator).filter(looks).map(str::to_owned));
     }
 }
 
+/// As in `${X:-/etc/shadow}` and `${X:+/etc/shadow}`.
+fn has_absolute_default(text: &str) -> bool {
+    text.contains("-/") || text.contains("+/")
+}
+
 /// With a variable in it, a path is what is written around it and whatever the promotion says for it; the host's own values are the host's.
 fn is_own(path: &str, promotion: &Promotion, stack_dir: &Path) -> bool {
+    // With `$X` in front, what follows a slash is under whatever the host says for X, and from the root when it says nothing.
+    if has_absolute_default(path) || (path.starts_with('$') && path.contains('/')) {
+        return false;
+    }
     if !path.contains('$') {
         return is_within(&stack_dir.join(path), stack_dir);
     }
-    let climbs = |text: &str| text.contains("..") || text.starts_with('/') || text.contains("-/");
+    let climbs = |text: &str| text.contains("..") || text.starts_with('/');
     let said = promotion.variables.iter().filter(|(name, _)| path.contains(name.as_str()));
     !climbs(path) && said.into_iter().all(|(_, value)| !value.contains("..") && !value.contains('/'))
 }
