@@ -136,6 +136,25 @@ pub(crate) fn digests(sim: &Sim, people: &People, ledger: &Ledger) {
     }
 }
 
+/// Nobody tells of success with what never ran there.
+pub(crate) fn successes(sim: &Sim, people: &People, ledger: &Ledger) {
+    let promoted = sim.promoted();
+    for machine in &people.machines {
+        let timeline = sim.timeline(&machine.name);
+        for told in ledger.terminals(&machine.name).filter(|told| told.outcome.kind == OutcomeKind::DeploySucceeded) {
+            let Some(one) = promoted.iter().find(|one| one.id == told.outcome.promotion) else { continue };
+            let wanted = &one.promotion.images[&service()].digest;
+            let ran =
+                timeline.iter().filter_map(|ran| ran.container.as_ref()).any(|container| container.digest == *wanted);
+            if !ran {
+                let text =
+                    format!("{} told of success with {}, which never ran there", machine.name, one.promotion.counter);
+                sim.violated("success is true", text);
+            }
+        }
+    }
+}
+
 /// No code runs whose migrations are missing.
 pub(crate) fn migrations(sim: &Sim, people: &People) {
     for machine in &people.machines {

@@ -155,6 +155,7 @@ async fn carry_out(scenario: &Scenario, bench: &Bench) -> Result<Report> {
     let ledger = Ledger::read(&sim);
     oracle::ends(&sim, &people, &ledger);
     oracle::digests(&sim, &people, &ledger);
+    oracle::successes(&sim, &people, &ledger);
     oracle::migrations(&sim, &people);
     oracle::returns(&sim, &ledger);
     oracle::words(&sim, &people);

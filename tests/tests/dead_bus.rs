@@ -49,13 +49,13 @@ const DAMAGE: [(&str, &str); 7] = [
     ("an event id that is none", "UPDATE releases SET event_id = '../../x', state = 'running', terminal = NULL"),
     (
         "an input that is none",
-        "INSERT INTO entries SELECT env, app, counter, 999, 1, '{\"input\":\"nonsense\"}' FROM releases; UPDATE releases SET state = 'running', terminal = NULL",
+        "INSERT INTO entries (env, app, counter, position, at, input) SELECT env, app, counter, 999, 1, '{\"input\":\"nonsense\"}' FROM releases; UPDATE releases SET state = 'running', terminal = NULL",
     ),
     (
         "a time after all time",
         "UPDATE entries SET at = 9223372036854775807; UPDATE releases SET state = 'running', terminal = NULL",
     ),
-    ("a preview that is none", "INSERT INTO previews VALUES ('test', 'shop--x', 1, 'x', '[[[[')"),
+    ("a preview that is none", "INSERT INTO previews (env, app, counter, event_id, promotion) VALUES ('test', 'shop--x', 1, 'x', '[[[[')"),
     ("an outbox on another's subject", "UPDATE outbox SET subject = 'landfall.*.>', published_at = NULL"),
 ];
 

@@ -25,7 +25,29 @@ impl std::fmt::Display for Unread {
     }
 }
 
+/// How deeply a file may be nested. The reader has a limit as well, and comes to the end of its stack before it in a text of brackets.
+const NESTED_MAX: usize = 64;
+
+/// What is open at most at one time: brackets, and lists that begin on one line.
+fn nesting(text: &str) -> usize {
+    let (mut open, mut deepest) = (0_usize, 0);
+    for c in text.chars() {
+        match c {
+            '[' | '{' => open += 1,
+            ']' | '}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        deepest = deepest.max(open);
+    }
+    let lists =
+        text.lines().map(|line| line.split_whitespace().take_while(|word| matches!(*word, "-" | "?" | ":")).count());
+    deepest.max(lists.max().unwrap_or(0))
+}
+
 pub(crate) fn read(text: &str) -> Result<Value, Unread> {
+    if nesting(text) > NESTED_MAX {
+        return Err(Unread::Bomb);
+    }
     let mut options = serde_saphyr::Options::default();
     options.alias_limits.max_total_replayed_events = ALIASED_ENTRIES_MAX;
     serde_saphyr::from_str_with_options(text, options).map_err(|error| {
@@ -53,5 +75,10 @@ mod tests {
         let laughs = include_str!("../../../fuzz/corpus/compose-lint/billion-laughs.yml");
         assert!(matches!(read(laughs), Err(Unread::Bomb)));
         assert!(matches!(read("a: [\n"), Err(Unread::Other)));
+        let deep = |depth: usize| format!("services: {}{}\n", "{a: ".repeat(depth), "}".repeat(depth));
+        assert!(read(&deep(NESTED_MAX - 8)).is_ok());
+        for bomb in [deep(NESTED_MAX + 1), deep(2_000), format!("a:\n{}x\n", "- ".repeat(2_000)), "[".repeat(100_000)] {
+            assert!(matches!(read(&bomb), Err(Unread::Bomb)));
+        }
     }
 }

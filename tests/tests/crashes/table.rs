@@ -48,6 +48,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "mark_published",
             "prune",
             "forget_preview",
+            "tell_again",
         ],
     ),
 ];
