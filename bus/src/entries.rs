@@ -2,17 +2,14 @@
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
-use async_nats::jetstream::context::PublishErrorKind;
-use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use landfall_schema::Timestamp;
+use landfall_schema::planted::planted;
 
 use crate::connection::Bus;
 use crate::error::BusError;
-#[cfg(feature = "simulation")]
-use crate::simulated::Outgoing;
 
 /// One entry as the leader holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,25 +48,11 @@ impl Bus {
         expected_revision: u64,
     ) -> Result<u64, BusError> {
         let subject = subject(bucket, key);
-        #[cfg(feature = "simulation")]
-        if let Some(server) = self.simulated() {
-            let message = Outgoing {
-                subject: subject.clone(),
-                body,
-                expected: (!landfall_schema::planted::planted("trust_a_read")).then_some(expected_revision),
-                ..Outgoing::default()
-            };
-            return server.publish(message).await.map_err(|why| self.not_taken(why, subject));
-        }
         let mut headers = HeaderMap::new();
-        headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected_revision.to_string());
-        let message = PublishMessage::build().headers(headers).payload(body);
-        let failed = |error: async_nats::jetstream::context::PublishError| match error.kind() {
-            PublishErrorKind::WrongLastSequence => BusError::Raced { subject: subject.clone() },
-            _ => BusError::Publish { subject: subject.clone(), source: self.cause(error) },
-        };
-        let sent = self.jetstream().send_publish(subject.clone(), message).await.map_err(failed)?;
-        Ok(sent.await.map_err(failed)?.sequence)
+        if !planted("trust_a_read") {
+            headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected_revision.to_string());
+        }
+        self.publish_once(&subject, headers, body).await.map_err(|unpublished| unpublished.error)
     }
 
     /// Ticks whenever something is published under the subject. A tick may be missed while the connection is away, so it is a reason to

@@ -3,7 +3,7 @@
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use bytes::Bytes;
@@ -22,6 +22,13 @@ use crate::simulated::{NotTaken, Outgoing};
 
 /// How often one message is sent when the acknowledgement does not come; its id makes the repetition harmless.
 const PUBLISH_ATTEMPTS_MAX: u32 = 3;
+
+/// A message that was not acknowledged.
+pub(crate) struct Unpublished {
+    /// The acknowledgement did not come in time; the message may have been taken all the same.
+    is_late: bool,
+    pub(crate) error: BusError,
+}
 
 impl Bus {
     /// The newest promotion of one application, from the source of truth.
@@ -138,49 +145,40 @@ impl Bus {
 
     async fn publish(&self, subject: &Subject, headers: HeaderMap, body: Bytes) -> Result<u64, BusError> {
         let mut attempt = 1;
-        #[cfg(feature = "simulation")]
-        if let Some(server) = self.simulated() {
-            let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
-            loop {
-                let message = Outgoing {
-                    subject: subject.to_string(),
-                    id: header(NATS_MESSAGE_ID.as_ref()),
-                    signature: header(HEADER_SIGNATURE),
-                    traceparent: header(HEADER_TRACEPARENT),
-                    body: body.clone(),
-                    expected: header(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE.as_ref()).and_then(|text| text.parse().ok()),
-                };
-                match server.publish(message).await {
-                    Ok(sequence) => return Ok(sequence),
-                    Err(NotTaken::TimedOut) if attempt < PUBLISH_ATTEMPTS_MAX => attempt += 1,
-                    Err(why) => return Err(self.not_taken(why, subject.to_string())),
-                }
-            }
-        }
         loop {
-            let message = PublishMessage::build().headers(headers.clone()).payload(body.clone());
-            let sent = self.jetstream().send_publish(subject.to_string(), message).await;
-            let error = match sent {
-                Ok(acknowledgement) => match acknowledgement.await {
-                    Ok(acknowledgement) => return Ok(acknowledgement.sequence),
-                    Err(error) => error,
-                },
-                Err(error) => error,
-            };
-            match error.kind() {
-                PublishErrorKind::WrongLastSequence => return Err(BusError::Raced { subject: subject.to_string() }),
-                PublishErrorKind::TimedOut if attempt < PUBLISH_ATTEMPTS_MAX => attempt += 1,
-                _ => return Err(BusError::Publish { subject: subject.to_string(), source: self.cause(error) }),
+            match self.publish_once(subject.as_str(), headers.clone(), body.clone()).await {
+                Ok(sequence) => return Ok(sequence),
+                Err(Unpublished { is_late: true, .. }) if attempt < PUBLISH_ATTEMPTS_MAX => attempt += 1,
+                Err(Unpublished { error, .. }) => return Err(error),
             }
         }
     }
 
-    #[cfg(feature = "simulation")]
-    pub(crate) fn not_taken(&self, why: NotTaken, subject: String) -> BusError {
-        match why {
-            NotTaken::Raced => BusError::Raced { subject },
-            NotTaken::TimedOut => BusError::Publish { subject, source: self.cause("timed out") },
+    /// Sends a message and awaits the acknowledgement, once.
+    pub(crate) async fn publish_once(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<u64, Unpublished> {
+        let raced = || Unpublished { is_late: false, error: BusError::Raced { subject: subject.to_owned() } };
+        let failed =
+            |is_late, source| Unpublished { is_late, error: BusError::Publish { subject: subject.to_owned(), source } };
+        #[cfg(feature = "simulation")]
+        if let Some(server) = self.simulated() {
+            let taken = server.publish(Outgoing::new(subject, &headers, body)).await;
+            return taken.map_err(|why| match why {
+                NotTaken::Raced => raced(),
+                NotTaken::TimedOut => failed(true, self.cause("timed out")),
+            });
         }
+        let refused = |error: PublishError| match error.kind() {
+            PublishErrorKind::WrongLastSequence => raced(),
+            kind => failed(kind == PublishErrorKind::TimedOut, self.cause(error)),
+        };
+        let message = PublishMessage::build().headers(headers).payload(body);
+        let sent = self.jetstream().send_publish(subject.to_owned(), message).await.map_err(refused)?;
+        Ok(sent.await.map_err(refused)?.sequence)
     }
 
     /// The last message of one subject, read from the stream's leader.

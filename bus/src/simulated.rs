@@ -3,10 +3,13 @@
 
 use std::fmt::Debug;
 
+use async_nats::HeaderMap;
+use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MESSAGE_ID};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use landfall_schema::ids::{Digest, EnvName, HostName};
+use landfall_schema::layout::{HEADER_SIGNATURE, HEADER_TRACEPARENT};
 
 use crate::delivered::Delivered;
 use crate::outcomes::OutcomesFrom;
@@ -23,6 +26,21 @@ pub struct Outgoing {
     pub body: Bytes,
     /// The last sequence that the subject must have.
     pub expected: Option<u64>,
+}
+
+impl Outgoing {
+    /// As NATS would be given it.
+    pub fn new(subject: &str, headers: &HeaderMap, body: Bytes) -> Self {
+        let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+        Self {
+            subject: subject.to_owned(),
+            id: header(NATS_MESSAGE_ID.as_ref()),
+            signature: header(HEADER_SIGNATURE),
+            traceparent: header(HEADER_TRACEPARENT),
+            body,
+            expected: header(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE.as_ref()).and_then(|text| text.parse().ok()),
+        }
+    }
 }
 
 /// Why a message was not taken.
