@@ -45,6 +45,7 @@ mod sql;
 mod update;
 mod yaml;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -52,9 +53,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use landfall_deploy::{Effect, Evidence, Order};
+use landfall_deploy::{Effect, Evidence, Former, Order};
 use landfall_schema::bundle::{Bundle, BundleError};
-use landfall_schema::ids::{AppName, Counter, EnvName, ReleaseName};
+use landfall_schema::ids::{AppName, Counter, Digest, EnvName, ReleaseName, ServiceName};
 use landfall_schema::outcome::{Progress, Reason, ReasonCode};
 use landfall_schema::promotion::{BundleRef, Intent, Promotion};
 use tokio::sync::mpsc;
@@ -124,6 +125,13 @@ pub struct Committed {
     pub release: ReleaseName,
     pub promotion: Promotion,
     pub bundle: Bundle,
+}
+
+impl Committed {
+    /// As what an order comes after; `images` is what proves that it serves.
+    pub fn as_former(&self, images: BTreeMap<ServiceName, Digest>) -> Former {
+        Former { release: Some(self.release.clone()), counter: Some(self.counter), images }
+    }
 }
 
 /// What one effect needs beside its order.

@@ -47,6 +47,13 @@ pub struct Promotion {
     pub expires_at: Timestamp,
 }
 
+impl Promotion {
+    /// What each service is promised to run.
+    pub fn digests(&self) -> BTreeMap<ServiceName, Digest> {
+        self.images.iter().map(|(service, image)| (service.clone(), image.digest.clone())).collect()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Intent {

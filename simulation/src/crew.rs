@@ -1,12 +1,11 @@
 //! Who acts on a simulated host: the executor's own fleet, gates and leases, and an engine that is simulated. What a release is worth stands
 //! in the catalogue, and only the engine looks there.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use landfall_deploy::input::{Deadlines, Observed};
-use landfall_deploy::{Effect, Evidence, Former, Order};
+use landfall_deploy::{Effect, Evidence, Order};
 use landfall_executor::config::Config;
 use landfall_executor::hands::{
     BundleSource as _, Claim, Committed, Context, DoneBy, Ended, Lease, Leasing, StackConfig,
@@ -15,7 +14,7 @@ use landfall_executor::site::{Means, Site};
 use landfall_executor::worker::CarryOut;
 use landfall_executor::world::{Step, reaches};
 use landfall_schema::bundle::Bundle;
-use landfall_schema::ids::{Digest, ServiceName};
+use landfall_schema::ids::Digest;
 use landfall_schema::outcome::{AppliedMigration, Reason, ReasonCode};
 use landfall_schema::presence::EngineState;
 use landfall_schema::promotion::Promotion;
@@ -24,7 +23,7 @@ use tokio::time::sleep;
 use crate::catalogue::Quality;
 use crate::database::{Entered, Session};
 use crate::machine::{Container, Machine};
-use crate::simulation::{SERVICE, Sim};
+use crate::simulation::{SERVICE, Sim, service};
 
 /// The name of the database that all hosts migrate.
 const DATABASE: &str = "shop";
@@ -141,7 +140,7 @@ impl Crew {
             }
             Effect::Restore => {
                 let former = context.former.as_ref();
-                let digest = former.and_then(|former| digests(&former.promotion).remove(&service()));
+                let digest = former.and_then(|former| former.promotion.digests().remove(&service()));
                 self.restore(digest, former, took).await;
                 Evidence::Restored
             }
@@ -155,13 +154,9 @@ impl Crew {
     }
 
     fn observed(&self, promotion: &Promotion, context: &Context) -> Observed {
-        let facts = digests(promotion).remove(&service()).map(|digest| self.sim.catalogue.of(&digest));
+        let facts = promotion.digests().remove(&service()).map(|digest| self.sim.catalogue.of(&digest));
         Observed {
-            former: context.former.as_ref().map(|former| Former {
-                release: Some(former.release.clone()),
-                counter: Some(former.counter),
-                images: digests(&former.promotion),
-            }),
+            former: context.former.as_ref().map(|former| former.as_former(former.promotion.digests())),
             services: promotion.images.keys().cloned().collect(),
             has_backup: false,
             has_migrations: facts.is_some_and(|facts| !facts.migrations.is_empty()),
@@ -248,7 +243,7 @@ impl Crew {
         begun: Option<landfall_executor::hands::Begun>,
         done: Option<&DoneBy>,
     ) -> Result<Vec<AppliedMigration>, Reason> {
-        let Some(digest) = digests(&claim.order.promotion).remove(&service()) else { return Ok(Vec::new()) };
+        let Some(digest) = claim.order.promotion.digests().remove(&service()) else { return Ok(Vec::new()) };
         let migrations = self.sim.catalogue.of(&digest).migrations;
         let session = match Session::enter(&self.sim, claim, begun).await? {
             Entered::Ours(session) => session,
@@ -281,14 +276,6 @@ impl Crew {
         session.finish(true)?;
         Ok(applied)
     }
-}
-
-fn service() -> ServiceName {
-    crate::simulation::service()
-}
-
-fn digests(promotion: &Promotion) -> BTreeMap<ServiceName, Digest> {
-    promotion.images.iter().map(|(service, image)| (service.clone(), image.digest.clone())).collect()
 }
 
 fn name_of(effect: Effect) -> &'static str {

@@ -178,19 +178,16 @@ impl Machine {
             Signals::of(received.boxed()),
         );
         sim.trace.say(&self.name, format_args!("start {start}"));
-        let (machine, watching, world) = (Arc::clone(self), Arc::clone(sim), Arc::clone(&life));
+        let ended = Arc::clone(&life);
         let lived = live(life.clone(), process);
         tokio::spawn(async move {
-            match lived.await {
-                // Killed; whoever killed it sees to the rest.
-                None => {}
-                Some(Ok(())) => machine.ended_in_order(&watching, &world).await,
-                Some(Err(error)) => {
-                    watching
-                        .violated("process", format_args!("{}: the executor ended by itself: {error}", machine.name));
-                    machine.ended_in_order(&watching, &world).await;
-                }
+            // Whoever killed it sees to the rest.
+            let Some(result) = lived.await else { return };
+            if let Err(error) = result {
+                let (sim, name) = (&ended.sim, &ended.machine.name);
+                sim.violated("process", format_args!("{name}: the executor ended by itself: {error}"));
             }
+            ended.end(None, "ended in order");
         });
         self.state().process = Some(Process { life, signals });
         Ok(())
@@ -204,25 +201,12 @@ impl Machine {
         }
     }
 
-    async fn ended_in_order(&self, sim: &Sim, life: &Life) {
-        life.ending.cancel();
-        life.leave(sim, None);
-        self.forget_process(life).await;
-        sim.trace.say(&self.name, "ended in order");
-        sim.died(&self.name);
-    }
-
     /// As SIGKILL does, or a power cut: nothing that is in memory lives on.
-    pub(crate) fn kill(&self, sim: &Sim) {
+    pub(crate) fn kill(&self) {
         let life = self.state().process.as_ref().map(|process| Arc::clone(&process.life));
         if let Some(life) = life {
-            life.kill(sim, None, "killed");
+            life.end(None, "killed");
         }
-    }
-
-    async fn forget_process(&self, life: &Life) {
-        life.parts.close();
-        self.state().process = None;
     }
 
     fn config(&self, sim: &Sim, dir: &Path) -> Result<Config> {
@@ -246,22 +230,21 @@ struct Life {
 }
 
 impl Life {
-    fn kill(&self, sim: &Sim, torn_at: Option<u64>, why: &str) {
+    /// Nothing of the process goes on; what is on its disk stays.
+    fn end(&self, torn_at: Option<u64>, why: &str) {
         if self.ending.is_cancelled() {
             return;
         }
-        sim.trace.say(&self.machine.name, why);
-        self.leave(sim, torn_at);
+        self.sim.trace.say(&self.machine.name, why);
+        self.leave(torn_at);
         self.ending.cancel();
         self.parts.close();
-        let mut state = self.machine.state();
-        state.process = None;
-        drop(state);
-        sim.died(&self.machine.name);
+        self.machine.state().process = None;
+        self.sim.died(&self.machine.name);
     }
 
     /// What of the journal is on the disk; the end of the write-ahead log may be cut off.
-    fn leave(&self, sim: &Sim, torn_at: Option<u64>) {
+    fn leave(&self, torn_at: Option<u64>) {
         let left = self.dir.join("left");
         let kept = std::fs::create_dir_all(&left).map_err(anyhow::Error::from).and_then(|()| {
             copy_journal(&self.dir, &left)?;
@@ -272,7 +255,7 @@ impl Life {
             Ok(())
         });
         if let Err(error) = kept {
-            sim.violated("simulator", format_args!("the disk of {} cannot be kept: {error:#}", self.machine.name));
+            self.sim.violated("simulator", format_args!("the disk of {} cannot be kept: {error:#}", self.machine.name));
         }
     }
 
@@ -333,7 +316,7 @@ impl World for Life {
         // Where the log was begun anew, nothing tells which part of it is new.
         let torn_at = (ambush.is_torn && after > before).then(|| before + self.sim.chance.below(after - before));
         let torn = if torn_at.is_some() { ", and the write is torn" } else { "" };
-        self.kill(&self.sim, torn_at, &format!("killed {step:?}{torn}"));
+        self.end(torn_at, &format!("killed {step:?}{torn}"));
     }
 
     fn disk(&self) -> &tokio::runtime::Runtime {

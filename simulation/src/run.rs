@@ -151,7 +151,7 @@ async fn carry_out(scenario: &Scenario, bench: &Bench) -> Result<Report> {
     sleep(Duration::from_millis(10)).await;
     run.heal(scenario)?;
     let last = run.come_to_rest(&mut deaths, scenario).await?;
-    run.finish(&last, &mut deaths).await?;
+    run.finish(&mut deaths).await?;
     let ledger = Ledger::read(&sim);
     oracle::ends(&sim, &people, &ledger);
     oracle::digests(&sim, &people, &ledger);
@@ -224,7 +224,7 @@ impl Run {
                 if machine.is_up() {
                     self.fires("killed");
                     self.down_ms.insert(machine.name.clone(), *down_ms);
-                    machine.kill(&sim);
+                    machine.kill();
                 }
             }
             What::Terminate { host, down_ms } => {
@@ -429,7 +429,7 @@ impl Run {
     }
 
     /// Ends every process in good order, so that its journal can be read.
-    async fn finish(&mut self, _last: &Promoted, deaths: &mut mpsc::UnboundedReceiver<HostName>) -> Result<()> {
+    async fn finish(&mut self, deaths: &mut mpsc::UnboundedReceiver<HostName>) -> Result<()> {
         for machine in &self.people.machines {
             machine.terminate();
         }

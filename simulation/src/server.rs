@@ -15,7 +15,6 @@ use landfall_schema::ids::{Digest, HostName};
 use landfall_schema::layout::{DEADLETTER, DESIRED, OUTCOMES, PRESENCE, RELEASES};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::Instant;
 
 use crate::chance::Chance;
 use crate::clock::Clock;
@@ -225,9 +224,5 @@ impl Server {
         state.ways.clear();
         drop(state);
         self.changed.notify_waiters();
-    }
-
-    fn now(&self) -> Instant {
-        Instant::now()
     }
 }

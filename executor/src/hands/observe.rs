@@ -47,11 +47,7 @@ impl Hands {
         let touched = self.decide_touched(order, context, &stack, &containers).await?;
         failpoint!("observe.touched");
         let former = match &context.former {
-            Some(former) => Some(Former {
-                release: Some(former.release.clone()),
-                counter: Some(former.counter),
-                images: self.former_images(former, effect_deadline(context)).await?,
-            }),
+            Some(former) => Some(former.as_former(self.former_images(former, effect_deadline(context)).await?)),
             None => {
                 let found = Preexisting::of(&containers);
                 self.keep_preexisting(promotion.counter, found.as_ref()).await?;

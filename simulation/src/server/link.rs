@@ -12,7 +12,7 @@ use landfall_schema::ids::{Digest, EnvName, HostName};
 use landfall_schema::layout::{ACK_WAIT, DESIRED, OUTCOMES, RELEASES, executor_consumer};
 use landfall_schema::subject;
 use tokio::sync::mpsc::unbounded_channel;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Listener, Server, Way};
 
@@ -85,7 +85,7 @@ impl Link {
     /// The next message for the durable, and whether it is to be delivered at all.
     fn next_due(&self, name: &str, filter: &[String]) -> Due {
         let mut state = self.server.state();
-        let now = self.server.now();
+        let now = Instant::now();
         let super::State { streams, durables, .. } = &mut *state;
         let Some(releases) = streams.get(RELEASES) else { return Due::Nothing { until: None } };
         let durable = durables.entry(name.to_owned()).or_default();
@@ -125,7 +125,7 @@ impl Link {
                         }
                         self.travel().await;
                         if self.loses(|weather| weather.delivered_twice) {
-                            let now = self.server.now();
+                            let now = Instant::now();
                             if let Some(durable) = self.server.state().durables.get_mut(name) {
                                 durable.pending.insert(message.sequence, now);
                             }
@@ -170,7 +170,7 @@ impl Link {
 
 enum Due {
     Message(Box<Delivered>),
-    Nothing { until: Option<tokio::time::Instant> },
+    Nothing { until: Option<Instant> },
 }
 
 impl Asked for Link {
@@ -289,7 +289,7 @@ impl Settle for Ticket {
         Box::pin(async move {
             let Self { link, name, sequence } = self;
             let settle = || {
-                let now = link.server.now();
+                let now = Instant::now();
                 if let Some(durable) = link.server.state().durables.get_mut(name) {
                     durable.settle(*sequence, settlement, now);
                 }

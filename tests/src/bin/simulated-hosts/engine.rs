@@ -1,16 +1,13 @@
 //! Hands that have always done at once what they are asked for. What concerns other hosts is done by the executor's own fleet.
 
-use std::collections::BTreeMap;
-
 use landfall_deploy::input::{Deadlines, Observed};
-use landfall_deploy::{Effect, Evidence, Former, Order};
+use landfall_deploy::{Effect, Evidence, Order};
 use landfall_executor::fleet::Fleet;
 use landfall_executor::gates::Gates;
 use landfall_executor::hands::{BundleSource as _, Context};
 use landfall_executor::link::BusHandle;
 use landfall_executor::worker::CarryOut;
 use landfall_schema::bundle::Bundle;
-use landfall_schema::ids::{Digest, ServiceName};
 use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::promotion::Promotion;
 
@@ -31,9 +28,9 @@ impl CarryOut for SimulatedEngine {
             Effect::Backup => Evidence::BackedUp { by: Vec::new() },
             Effect::Migrate => Evidence::Migrated { applied: Vec::new(), notes: Vec::new() },
             Effect::Update => Evidence::Updated { changed: vec!["app".to_owned()] },
-            Effect::Prove => Evidence::Running { services: digests(promotion), restarts: 0 },
+            Effect::Prove => Evidence::Running { services: promotion.digests(), restarts: 0 },
             Effect::ProveFormer => Evidence::Running {
-                services: context.former.as_ref().map(|former| digests(&former.promotion)).unwrap_or_default(),
+                services: context.former.as_ref().map(|former| former.promotion.digests()).unwrap_or_default(),
                 restarts: 0,
             },
             Effect::Smoke => Evidence::Smoked { passed: 0 },
@@ -60,11 +57,7 @@ impl CarryOut for SimulatedEngine {
 
 fn observed(promotion: &Promotion, context: &Context) -> Observed {
     Observed {
-        former: context.former.as_ref().map(|former| Former {
-            release: Some(former.release.clone()),
-            counter: Some(former.counter),
-            images: digests(&former.promotion),
-        }),
+        former: context.former.as_ref().map(|former| former.as_former(former.promotion.digests())),
         services: promotion.images.keys().cloned().collect(),
         has_backup: false,
         has_migrations: false,
@@ -73,8 +66,4 @@ fn observed(promotion: &Promotion, context: &Context) -> Observed {
         warning: None,
         deadlines: Deadlines::default(),
     }
-}
-
-fn digests(promotion: &Promotion) -> BTreeMap<ServiceName, Digest> {
-    promotion.images.iter().map(|(service, image)| (service.clone(), image.digest.clone())).collect()
 }

@@ -75,13 +75,7 @@ impl fmt::Display for Offer {
 
 /// Whoever promotes, with what it needs for that.
 pub(crate) struct Promoter {
-    pub(crate) bus: Bus,
-    pub(crate) env: EnvName,
-    pub(crate) app: AppName,
-    pub(crate) key: SigningKey,
-    pub(crate) registry: Registry,
-    pub(crate) repository: String,
-    pub(crate) hosts: BTreeMap<HostName, PublicKey>,
+    pub(crate) means: Means,
     pub(crate) chance: Chance,
     pub(crate) record: Record,
     /// Name and text of every migration that can be applied, oldest first.
@@ -113,16 +107,9 @@ pub(crate) struct Means {
 
 impl Promoter {
     pub(crate) fn new(means: Means, chance: Chance, record: Record) -> Self {
-        let Means { bus, env, app, key, registry, repository, hosts } = means;
         let first = (EFFECTS_VERSION, "0001_effects.sql".to_owned(), EFFECTS.to_owned());
         Self {
-            bus,
-            env,
-            app,
-            key,
-            registry,
-            repository,
-            hosts,
+            means,
             chance,
             record,
             migrations: vec![first],
@@ -157,8 +144,8 @@ impl Promoter {
             Offer::OneService => self.other_side(counter).await?,
             _ => self.new_release(offer, counter).await?,
         };
-        let hosts: Vec<HostName> = self.hosts.keys().cloned().collect();
-        let mut draft = Draft::of(&made.stack, &self.env, &self.app, hosts, counter)?;
+        let hosts: Vec<HostName> = self.means.hosts.keys().cloned().collect();
+        let mut draft = Draft::of(&made.stack, &self.means.env, &self.means.app, hosts, counter)?;
         match offer {
             Offer::Rollback => draft.event.data.intent = Intent::Rollback { to: self.older_counter(&made) },
             Offer::OneService => draft.event.data.only = [ServiceName::new("side")?].into(),
@@ -181,7 +168,7 @@ impl Promoter {
         self.publish(&mut draft, is_coordinated, |id| Ordered {
             id,
             offer,
-            hosts: self.hosts.keys().cloned().collect(),
+            hosts: self.means.hosts.keys().cloned().collect(),
             is_coordinated,
             images,
             migrations,
@@ -199,8 +186,8 @@ impl Promoter {
             Offer::FailsSmoke => AppImage::version(&format!("page {counter} of somebody else")),
             Offer::Exits => AppImage::version(&version).exits(7),
             Offer::ExitsOnOneHost => {
-                let unlucky = self.chance.index(self.hosts.len());
-                let host = self.hosts.keys().nth(unlucky).context("there are no hosts")?;
+                let unlucky = self.chance.index(self.means.hosts.len());
+                let host = self.means.hosts.keys().nth(unlucky).context("there are no hosts")?;
                 AppImage::version(&version)
                     .script(&format!("test \"$HOST_NAME\" != {host} || exit 7; exec httpd -f -p 8080 -h /www"))
             }
@@ -276,7 +263,7 @@ impl Promoter {
     /// Waves, times and policies at random.
     fn shape(&mut self, draft: &mut Draft) {
         let plan = &mut draft.event.data.plan;
-        let mut left: Vec<HostName> = self.hosts.keys().cloned().collect();
+        let mut left: Vec<HostName> = self.means.hosts.keys().cloned().collect();
         plan.waves.clear();
         let all_at_once = self.chance.percent(35);
         while !left.is_empty() {
@@ -292,7 +279,7 @@ impl Promoter {
     }
 
     async fn push(&self, tag: &str, image: AppImage) -> Result<PushedImage> {
-        again("push an image", async || self.registry.push(&self.repository, tag, &image).await).await
+        again("push an image", async || self.means.registry.push(&self.means.repository, tag, &image).await).await
     }
 
     /// It is written down before it is sent: a host may answer before the server has.
@@ -303,15 +290,15 @@ impl Promoter {
         ordered: impl FnOnce(landfall_schema::ids::EventId) -> Ordered,
     ) -> Result<()> {
         if is_coordinated {
-            let (bytes, reference) = Roster::new(self.hosts.clone()).encode()?;
-            again("store the roster", async || Ok(self.bus.put_bundle(&bytes, &reference).await?)).await?;
+            let (bytes, reference) = Roster::new(self.means.hosts.clone()).encode()?;
+            again("store the roster", async || Ok(self.means.bus.put_bundle(&bytes, &reference).await?)).await?;
             draft.event.data.plan.roster = Some(reference);
         }
-        again("store the bundle", async || draft.store_bundle(&self.bus).await).await?;
-        let message: Message = draft.signed(&self.key)?;
+        again("store the bundle", async || draft.store_bundle(&self.means.bus).await).await?;
+        let message: Message = draft.signed(&self.means.key)?;
         self.record.lock().ordered.insert(draft.counter(), ordered(message.id));
         // The same message under the same id: whichever attempt is stored, it is one.
-        again("publish", async || message.publish(&self.bus).await).await?;
+        again("publish", async || message.publish(&self.means.bus).await).await?;
         Ok(())
     }
 }
