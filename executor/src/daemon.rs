@@ -204,6 +204,8 @@ impl<S: Site> Daemon<S> {
             Arc::clone(&announcer),
             draining.clone(),
         );
+        let reading_ahead = draining.clone().run_until_cancelled_owned(gates.clone().keep_up());
+        tokio::spawn(within(reading_ahead));
         let fleet = Fleet::new(fleet::Parts {
             bus: bus.clone(),
             journal: journal.clone(),

@@ -16,7 +16,7 @@ use landfall_schema::gates::{
     fingerprint,
 };
 use landfall_schema::ids::{Digest, EnvName};
-use landfall_schema::layout::ROLLOUT;
+use landfall_schema::layout::{ROLLOUT, SWEEP_INTERVAL};
 use landfall_schema::outcome::Reason;
 use landfall_schema::promotion::{Intent, Promotion};
 use landfall_schema::signature::{PublicKey, SignatureError, signers};
@@ -24,14 +24,14 @@ use landfall_schema::subject;
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::announce::{AnnounceError, Announcer};
 use crate::causes;
 use crate::config::TrustConfig;
 use crate::journal::{Journal, JournalError};
 use crate::link::BusHandle;
-use crate::pace::Backoff;
+use crate::pace::{Backoff, jittered};
 use crate::world::{self, within};
 
 use newest::Newest;
@@ -167,6 +167,27 @@ impl Gates {
         }))
     }
 
+    /// Reads the rules as soon as the bus is reached and from time to time, so that this host still knows them when the bus has lost them.
+    /// Never ends.
+    pub async fn keep_up(self) {
+        let inner = &self.inner;
+        if inner.admin.is_empty() {
+            return std::future::pending().await;
+        }
+        inner.bus.reached().await;
+        loop {
+            if let Some(bus) = inner.bus.connected()
+                && let Err(error) = inner.rules(&bus).await
+            {
+                debug!(
+                    error = causes(&error),
+                    "the rules of the environment cannot be read ahead; whoever needs them asks again"
+                );
+            }
+            sleep(jittered(SWEEP_INTERVAL)).await;
+        }
+    }
+
     /// Condemns what the order runs, if the cause is of the release itself. Comes back when that is written, or after [`CONDEMN_WAIT`]; then
     /// it is tried on beside.
     pub async fn condemn(&self, order: &Order, cause: &Reason) {
@@ -208,7 +229,8 @@ impl Inner {
         }
         let env = &self.env;
         let subject = subject::environment_policy(env);
-        let policy = self.policies.read(bus, &subject, |message| documents::policy(message, env, &self.admin)).await?;
+        let policy =
+            self.policies.read(bus, &self.journal, &subject, |said| documents::policy(said, env, &self.admin)).await?;
         let policy = match policy {
             Ok(policy) => policy,
             Err(error) => {
@@ -217,7 +239,8 @@ impl Inner {
             }
         };
         let subject = subject::environment_freeze(env);
-        let freezes = self.freezes.read(bus, &subject, |message| documents::freezes(message, env, &self.admin)).await?;
+        let freezes =
+            self.freezes.read(bus, &self.journal, &subject, |said| documents::freezes(said, env, &self.admin)).await?;
         match freezes {
             Ok(freezes) => Ok(Ok(Rules { policy, freezes: freezes.map(|said| said.freezes).unwrap_or_default() })),
             Err(error) => {

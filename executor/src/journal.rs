@@ -4,6 +4,7 @@
 mod disk;
 mod newest;
 mod rows;
+mod rules;
 mod seal;
 mod serving;
 
@@ -27,6 +28,7 @@ use crate::hands::Committed;
 use crate::intake::{Handled, MessageId, Standing, Taken};
 
 pub use rows::{Told, Unfinished, Unpublished};
+pub use rules::Rule;
 pub use serving::Serving;
 
 /// The journal's file in the state directory.

@@ -65,6 +65,8 @@ struct State {
     /// How often each step was reached.
     reached: BTreeMap<Step, u64>,
     wal_bytes_before: u64,
+    /// When it had written down what the rules of the environment are.
+    knows_the_rules_since: Option<u64>,
 }
 
 struct Process {
@@ -112,6 +114,11 @@ impl Machine {
             state.reached.remove(&ambush.step);
         }
         state.ambushes.push(ambush);
+    }
+
+    /// Whether it had the environment's rules on its disk then.
+    pub(crate) fn knew_the_rules(&self, at_ms: u64) -> bool {
+        self.state().knows_the_rules_since.is_some_and(|since| since <= at_ms)
     }
 
     /// How often it was killed where somebody lay in wait.
@@ -303,6 +310,9 @@ impl World for Life {
         *times += 1;
         let times = *times;
         if state.ambushes.first().is_none_or(|ambush| ambush.step != step || ambush.nth > times) {
+            if step == Step::AfterWrite("keep_rule") {
+                state.knows_the_rules_since.get_or_insert_with(|| self.sim.trace.elapsed_ms());
+            }
             return;
         }
         let ambush = state.ambushes.remove(0);

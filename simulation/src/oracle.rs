@@ -13,6 +13,7 @@ use landfall_schema::outcome::{Outcome, OutcomeKind, Reason, ReasonCode};
 use landfall_schema::promotion::Intent;
 use landfall_schema::rollout::{RolloutState, RolloutWord};
 use landfall_schema::signature::{DsseEnvelope, verify};
+use landfall_schema::subject;
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _};
@@ -239,9 +240,11 @@ pub(crate) fn deadlines(sim: &Sim, ledger: &Ledger) {
     }
 }
 
-/// Nobody deploys a promotion before two people have approved it, each with a key of their own.
+/// Nobody deploys a promotion before two people have approved it, each with a key of their own. A rule that the bus has lost holds where it
+/// was read before.
 pub(crate) fn approvals(sim: &Sim, people: &People) {
     let promoted = sim.promoted();
+    let lost_since = sim.server.lost_since(subject::environment_policy(&sim.env).as_str());
     for machine in &people.machines {
         for ran in sim.timeline(&machine.name) {
             let Some(container) = ran.container else { continue };
@@ -251,7 +254,9 @@ pub(crate) fn approvals(sim: &Sim, people: &People) {
             }) else {
                 continue;
             };
-            if matches!(one.promotion.intent, Intent::Promote) && !sim.was_approved(one.id, ran.at_ms) {
+            let is_ruled = lost_since.is_none_or(|since| ran.at_ms < since) || machine.knew_the_rules(ran.at_ms);
+            let needs_approval = matches!(one.promotion.intent, Intent::Promote) && is_ruled;
+            if needs_approval && !sim.was_approved(one.id, ran.at_ms) {
                 let text = format!("{} deployed {} without two approvals", machine.name, one.promotion.counter);
                 sim.violated("approvals", text);
             }

@@ -292,10 +292,10 @@ impl People {
         Ok(())
     }
 
-    /// About the newest promotion.
+    /// About the newest promotion, as the bus has it.
     pub(crate) fn say(&self, command: HaltCommand) -> Result<()> {
         let Sim { env, app, keys, .. } = &*self.sim;
-        let Some(newest) = self.newest() else { return Ok(()) };
+        let Some(newest) = self.newest_there() else { return Ok(()) };
         let halt = Halt {
             env: env.clone(),
             app: app.clone(),
@@ -416,6 +416,11 @@ impl People {
         let Sim { env, app, server, .. } = &*self.sim;
         let all = server.all(RELEASES, subject::promoted(env, app).as_str());
         all.iter().any(|said| said.body.windows(36).any(|part| part == promoted.id.to_string().as_bytes()))
+    }
+
+    /// The newest promotion that the bus has.
+    pub(crate) fn newest_there(&self) -> Option<Promoted> {
+        self.sim.promoted().into_iter().rfind(|one| self.is_there(one))
     }
 
     pub(crate) fn outcomes(&self) -> usize {

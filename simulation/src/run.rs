@@ -314,7 +314,7 @@ impl Run {
         }
         // People see what still waits for them.
         people.say(HaltCommand::Resume)?;
-        if let Some(newest) = sim.promoted().pop().filter(|_| scenario.approvals) {
+        if let Some(newest) = people.newest_there().filter(|_| scenario.approvals) {
             people.approve(&newest, false)?;
         }
         Ok(())
@@ -367,8 +367,9 @@ impl Run {
             }
             self.people.resolve_migrations()?;
             looks += 1;
-            if let Some(newest) =
-                self.sim.promoted().pop().filter(|_| scenario.approvals && looks.is_multiple_of(LOOKS_PER_APPROVAL))
+            if scenario.approvals
+                && looks.is_multiple_of(LOOKS_PER_APPROVAL)
+                && let Some(newest) = self.people.newest_there()
             {
                 self.people.approve(&newest, false)?;
             }
@@ -394,9 +395,7 @@ impl Run {
     /// What is still waited for of the newest promotion.
     fn open(&self) -> Vec<String> {
         let ledger = Ledger::read(&self.sim);
-        let Some(newest) = self.sim.promoted().into_iter().rfind(|one| self.people.is_there(one)) else {
-            return Vec::new();
-        };
+        let Some(newest) = self.people.newest_there() else { return Vec::new() };
         let plan = &newest.promotion.plan;
         let mut open: Vec<String> = plan
             .hosts()

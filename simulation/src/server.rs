@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use landfall_bus::Delivered;
 use landfall_bus::simulated::{NotTaken, Outgoing};
+use landfall_schema::Timestamp;
 use landfall_schema::ids::{Digest, HostName};
 use landfall_schema::layout::{DEADLETTER, DESIRED, OUTCOMES, PRESENCE, RELEASES};
 use tokio::sync::Notify;
@@ -54,7 +55,7 @@ struct State {
     is_down: bool,
     weather: Weather,
     /// Events that the server had confirmed, and that a power cut took.
-    lost: Vec<Delivered>,
+    lost: Vec<(Timestamp, Delivered)>,
 }
 
 /// The way between a host and the server.
@@ -151,7 +152,14 @@ impl Server {
     }
 
     pub(crate) fn lost(&self) -> Vec<Delivered> {
-        self.state().lost.clone()
+        self.state().lost.iter().map(|(_, message)| message.clone()).collect()
+    }
+
+    /// Since when what was said there is lost, in milliseconds since the run began.
+    pub(crate) fn lost_since(&self, subject: &str) -> Option<u64> {
+        let state = self.state();
+        let (at, _) = state.lost.iter().find(|(_, message)| message.subject == subject)?;
+        Some(self.clock.ms_of(*at))
     }
 
     /// The way of a host is cut, or (`None`) whole again.
@@ -188,7 +196,7 @@ impl Server {
             let State { streams, lost, durables, .. } = &mut *state;
             for stream in streams.values_mut() {
                 let tail = self.chance.below(4) as usize;
-                lost.extend(stream.lose(tail));
+                lost.extend(stream.lose(tail).into_iter().map(|message| (self.clock.now(), message)));
             }
             let end = streams.get(RELEASES).map_or(0, Stream::last_sequence);
             for durable in durables.values_mut() {

@@ -1,56 +1,129 @@
 //! The newest document on a subject, and that it is not an old one which somebody published again: whoever may write to the subject could
 //! else bring back rules that were replaced, and their signature would still be right.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use landfall_bus::{Bus, BusError};
+use landfall_bus::{Bus, Delivered};
 use landfall_deploy::gates::documents::{DocumentError, Published};
 use landfall_schema::ids::EventId;
 use landfall_schema::subject::Subject;
+use tracing::{debug, warn};
 
-use super::published;
+use super::{GateError, published};
+use crate::causes;
 use crate::fleet::AsOf;
+use crate::journal::{Journal, Rule};
+use crate::world::within;
 
-/// What was read last, and the newest id among all that were ever said and believed. Ids are UUIDv7 and stand
-/// inside the signature: they sort by the time of their making.
+/// What is remembered of one subject.
 #[derive(Debug, Default)]
-pub(super) struct Newest(Mutex<Option<(AsOf, EventId)>>);
+pub(super) struct Newest(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// What was read last, and the newest id among all that were ever said and believed. Ids are UUIDv7 and stand inside the signature: they
+    /// sort by the time of their making.
+    newest: Option<(AsOf, EventId)>,
+    /// It was told that the bus has lost what this host keeps.
+    is_loss_told: bool,
+}
+
+/// What is believed of a document, with the id of its event.
+type Believed<T> = Result<(EventId, T), DocumentError>;
 
 impl Newest {
-    /// Reads and believes the newest message; `None` when nothing was ever said. The whole subject is read whenever something was added.
+    /// Reads and believes the newest message; `None` when nothing was ever said. What this host has believed before is kept in its journal,
+    /// and holds on where the bus has nothing or something older: a store that was restored or has lost its end opens no gate.
     ///
     /// # Errors
-    /// The outer one when the bus does not answer, the inner one when the message is not believed.
+    /// The outer one when the bus or the journal does not answer, the inner one when the message is not believed.
     pub(super) async fn read<T>(
         &self,
         bus: &Bus,
+        journal: &Journal,
         subject: &Subject,
-        believe: impl Fn(Published<'_>) -> Result<(EventId, T), DocumentError>,
-    ) -> Result<Result<Option<T>, DocumentError>, BusError> {
-        let Some(said) = bus.last_said(subject).await? else { return Ok(Ok(None)) };
-        let (id, document) = match believe(published(&said)) {
-            Ok(believed) => believed,
-            Err(error) => return Ok(Err(error)),
+        believe: impl Fn(Published<'_>) -> Believed<T>,
+    ) -> Result<Result<Option<T>, DocumentError>, GateError> {
+        let said = match bus.last_said(subject).await? {
+            None => None,
+            Some(said) => match believe(published(&said)) {
+                Ok((id, document)) => Some((said, id, document)),
+                Err(error) => return Ok(Err(error)),
+            },
         };
-        let as_of = AsOf::of(&said);
-        let newest = match self.known(&as_of) {
-            Some(newest) => newest,
-            None => {
-                let all = bus.said(subject).await?;
-                // What came in between is looked at the next time.
-                let former = all.iter().filter(|one| one.sequence < said.sequence);
-                let ids = former.filter_map(|one| believe(published(one)).ok()).map(|(id, _)| id);
-                let newest = ids.fold(id, EventId::max);
-                *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((as_of, newest));
-                newest
-            }
+        let kept = kept(journal, subject).await?.and_then(|rule| still_believed(subject, &rule, &believe));
+        let kept_id = kept.as_ref().map(|(id, _)| *id);
+        let Some((said, id, document)) = said.filter(|(_, id, _)| kept_id.is_none_or(|kept| kept <= *id)) else {
+            return Ok(Ok(kept.map(|(_, document)| self.hold_on(subject, document))));
         };
-        Ok(if id < newest { Err(DocumentError::Replaced) } else { Ok(Some(document)) })
+        if id < self.newest(bus, subject, &said, id, &believe).await? {
+            return Ok(Err(DocumentError::Replaced));
+        }
+        if kept_id.is_none_or(|kept| kept < id) {
+            keep(journal, subject, Rule { id, body: said.body.to_vec(), signature: said.signature }).await?;
+        }
+        self.state().is_loss_told = false;
+        Ok(Ok(Some(document)))
     }
 
-    fn known(&self, as_of: &AsOf) -> Option<EventId> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.as_ref().filter(|(of, _)| of == as_of).map(|(_, newest)| *newest)
+    /// The newest id on the subject. All of it is read whenever something was added.
+    async fn newest<T>(
+        &self,
+        bus: &Bus,
+        subject: &Subject,
+        said: &Delivered,
+        id: EventId,
+        believe: impl Fn(Published<'_>) -> Believed<T>,
+    ) -> Result<EventId, GateError> {
+        let as_of = AsOf::of(said);
+        if let Some((_, newest)) = self.state().newest.as_ref().filter(|(of, _)| *of == as_of) {
+            return Ok(*newest);
+        }
+        let all = bus.said(subject).await?;
+        // What came in between is looked at the next time.
+        let former = all.iter().filter(|one| one.sequence < said.sequence);
+        let ids = former.filter_map(|one| believe(published(one)).ok()).map(|(id, _)| id);
+        let newest = ids.fold(id, EventId::max);
+        self.state().newest = Some((as_of, newest));
+        Ok(newest)
     }
+
+    fn hold_on<T>(&self, subject: &Subject, document: T) -> T {
+        if !std::mem::replace(&mut self.state().is_loss_told, true) {
+            warn!(
+                %subject,
+                "the bus has lost the newest rules of the environment; this host keeps to them. hint: say them anew, with `landfall policy apply` or `landfall freeze`"
+            );
+        }
+        document
+    }
+
+    fn state(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The keys of the configuration may be others than when it was kept.
+fn still_believed<T>(
+    subject: &Subject,
+    rule: &Rule,
+    believe: impl Fn(Published<'_>) -> Believed<T>,
+) -> Option<(EventId, T)> {
+    let believed = believe(Published { body: &rule.body, signature: rule.signature.as_deref() });
+    believed
+        .inspect_err(|error| debug!(%subject, error = causes(error), "rules that were kept are not believed any more"))
+        .ok()
+}
+
+/// In a task of its own, as everything here that asks the journal.
+async fn kept(journal: &Journal, subject: &Subject) -> Result<Option<Rule>, GateError> {
+    let (journal, subject) = (journal.clone(), subject.clone());
+    let read = tokio::spawn(within(async move { journal.rule(&subject).await }));
+    Ok(read.await.map_err(|_| GateError::Unknown)??)
+}
+
+async fn keep(journal: &Journal, subject: &Subject, rule: Rule) -> Result<(), GateError> {
+    let (journal, subject) = (journal.clone(), subject.clone());
+    let written = tokio::spawn(within(async move { journal.keep_rule(&subject, &rule).await }));
+    Ok(written.await.map_err(|_| GateError::Unknown)??)
 }

@@ -9,23 +9,24 @@ use landfall_schema::event::{CloudEvent, TYPE_PROMOTED};
 use landfall_schema::ids::Digest;
 use landfall_schema::outcome::OutcomeKind;
 use landfall_schema::promotion::Promotion;
-use landfall_schema::subject;
+use landfall_schema::subject::{self, Subject};
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::{JournalError, failed, rows};
+use super::{JournalError, Rule, failed, rows};
 use crate::announce::Announcement;
 use crate::intake::MessageId;
 
 /// What is wrong is told up to this many rows.
 const TOLD_MAX: usize = 5;
 /// Per table the columns that its seal is over.
-const SEALED: [(&str, &[&str]); 5] = [
+const SEALED: [(&str, &[&str]); 6] = [
     ("entries", &["env", "app", "counter", "at", "input"]),
     ("committed", &["env", "app", "counter", "event_id", "promotion", "bundle"]),
     ("outbox", &["event_id", "subject", "body", "signature", "settles"]),
     ("refusals", &["message", "code"]),
     ("previews", &["env", "app", "counter", "event_id", "promotion"]),
+    ("rules", &["subject", "event_id", "body", "signature"]),
 ];
 
 /// The sum of these values as SQLite writes them; with the lengths in front no two rows make the same bytes.
@@ -61,6 +62,11 @@ pub(super) fn of_announcement(announcement: &Announcement) -> String {
     let settles = settles.as_ref().map(|message| message.as_str().as_bytes());
     let signature = signature.as_deref().map(str::as_bytes);
     seal([Some(id.to_string().as_bytes()), Some(subject.as_str().as_bytes()), Some(body), signature, settles])
+}
+
+pub(super) fn of_rule(subject: &Subject, rule: &Rule) -> String {
+    let signature = rule.signature.as_deref().map(str::as_bytes);
+    seal([Some(subject.as_str().as_bytes()), Some(rule.id.to_string().as_bytes()), Some(&rule.body), signature])
 }
 
 /// # Errors
