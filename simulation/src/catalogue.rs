@@ -15,6 +15,8 @@ pub(crate) enum Quality {
     NeverBecomesReady,
     FailsItsSmokeTest,
     DiesWhileBaking,
+    /// Its smoke test passes everywhere else.
+    FailsOnTheLastHost,
 }
 
 #[derive(Debug, Clone, Default)]

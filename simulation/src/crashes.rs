@@ -28,6 +28,7 @@ struct Path {
 fn paths() -> Vec<Path> {
     let good = Promote {
         quality: Quality::Good,
+        slow: false,
         migration: Some(MigrationKind::InTransaction),
         waves: Vec::new(),
         coordinated: false,
@@ -68,6 +69,7 @@ impl Path {
     fn scenario(&self, ambushes: &[(usize, Ambush)]) -> Scenario {
         let former = Promote {
             quality: Quality::Good,
+            slow: false,
             migration: None,
             waves: Vec::new(),
             coordinated: self.release.coordinated,

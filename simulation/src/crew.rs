@@ -122,7 +122,8 @@ impl Crew {
             Effect::Prove => self.prove(took).await?,
             Effect::Smoke => {
                 sleep(took).await;
-                if is_bad(Quality::FailsItsSmokeTest) {
+                let fails_here = is_bad(Quality::FailsOnTheLastHost) && self.sim.is_last(&self.machine.name);
+                if is_bad(Quality::FailsItsSmokeTest) || fails_here {
                     return Err(Reason::new(ReasonCode::SmokeFailed, "500"));
                 }
                 Evidence::Smoked { passed: 1 }

@@ -21,6 +21,14 @@ pub(crate) struct Migration {
     /// Its effect and the record of it are one transaction.
     pub(crate) in_transaction: bool,
     pub(crate) fails: bool,
+    pub(crate) slow: bool,
+}
+
+impl Migration {
+    /// How long its statements take, in milliseconds.
+    fn took_ms(self) -> (u64, u64) {
+        if self.slow { (5_000, 60_000) } else { (20, 2_000) }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -179,7 +187,8 @@ impl Session {
 
     pub(crate) async fn apply(&self, migration: Migration) -> Result<(), Reason> {
         let version = migration.version;
-        let chance = &self.sim.chance;
+        let (least, most) = migration.took_ms();
+        let took = self.sim.chance.millis(least, most);
         if !self.is_alive() {
             return Err(failed("the connection is gone"));
         }
@@ -188,7 +197,7 @@ impl Session {
                 return Err(failed("this runner was given up, and another one fenced it off"));
             }
             self.begin_work();
-            sleep(chance.millis(20, 2_000)).await;
+            sleep(took).await;
             self.end_work();
             if !self.is_alive() {
                 return Err(failed("the connection broke; the transaction was rolled back"));
@@ -208,7 +217,7 @@ impl Session {
             return Err(failed("syntax error"));
         }
         self.happens(version);
-        sleep(chance.millis(20, 2_000)).await;
+        sleep(took).await;
         self.end_work();
         if !self.is_alive() {
             return Err(Reason::new(ReasonCode::MigrationUnknown, "the connection broke"));

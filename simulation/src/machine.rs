@@ -53,6 +53,7 @@ pub(crate) struct Machine {
 #[derive(Default)]
 struct State {
     skew_ms: i64,
+    was_ever_wrong: bool,
     container: Option<Container>,
     process: Option<Process>,
     /// How often it was started.
@@ -100,7 +101,14 @@ impl Machine {
     }
 
     pub(crate) fn set_skew(&self, skew_ms: i64) {
-        self.state().skew_ms = skew_ms;
+        let mut state = self.state();
+        state.skew_ms = skew_ms;
+        state.was_ever_wrong |= skew_ms != 0;
+    }
+
+    /// Its clock was; what it told the time of may be as well.
+    pub(crate) fn was_ever_wrong(&self) -> bool {
+        self.state().was_ever_wrong
     }
 
     pub(crate) fn fill_disk(&self, is_full: bool) {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::campaign::on_every_core;
 use crate::scenario::Scenario;
@@ -59,8 +59,15 @@ pub(crate) fn run(runs: u64, only: Option<&str>) -> Result<bool> {
             let Some(mutant) = mutants.get(at) else { return Ok(()) };
             eprintln!("planting {}", mutant.name);
             for seed in 1..=runs {
-                let report = bench.run(&Scenario::of(seed), Some(mutant.name))?;
+                let scenario = Scenario::of(seed);
+                let report = bench.run(&scenario, Some(mutant.name))?;
                 if let Some(violation) = report.violations.first() {
+                    let without = bench.run(&scenario, None)?;
+                    ensure!(
+                        without.violations.is_empty(),
+                        "seed {seed} fails without a planted bug: {:?}",
+                        without.violations
+                    );
                     eprintln!("{}: found by {:?} after {seed} runs", mutant.name, violation.oracle);
                     found.lock().unwrap_or_else(PoisonError::into_inner)[at] = Some((seed, violation.oracle));
                     break;

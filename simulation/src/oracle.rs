@@ -1,24 +1,21 @@
 //! What must be true at the end of every run, whatever went wrong in it.
 
+pub(crate) mod journal;
+pub(crate) mod rollouts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use landfall_bus::Delivered;
-use landfall_executor::journal::FILE_NAME;
 use landfall_schema::Timestamp;
-use landfall_schema::event::{CloudEvent, TYPE_ROLLOUT_STATE};
+use landfall_schema::event::CloudEvent;
 use landfall_schema::ids::{Digest, EventId, HostName};
 use landfall_schema::layout::OUTCOMES;
 use landfall_schema::outcome::{Outcome, OutcomeKind, Reason, ReasonCode};
 use landfall_schema::promotion::Intent;
-use landfall_schema::rollout::{RolloutState, RolloutWord};
-use landfall_schema::signature::{DsseEnvelope, verify};
+use landfall_schema::signature::verify;
 use landfall_schema::subject;
-use sqlx::Row as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions as _, Connection as _};
 
-use crate::machine::Machine;
 use crate::people::People;
 use crate::simulation::{Promoted, Sim, service};
 
@@ -33,6 +30,8 @@ pub(crate) struct Told {
     pub(crate) outcome: Outcome,
     /// By the server's clock.
     at: Timestamp,
+    /// By the host's.
+    said_at: Timestamp,
     sequence: u64,
     /// A power cut took it from the server after it was confirmed.
     pub(crate) is_lost: bool,
@@ -50,7 +49,7 @@ impl Ledger {
             let entry = told.entry(event.id).or_insert_with(|| {
                 order.push(event.id);
                 let (at, sequence) = (said.published_at, said.sequence);
-                Told { outcome: event.data.clone(), at, sequence, is_lost }
+                Told { outcome: event.data.clone(), at, said_at: event.time, sequence, is_lost }
             });
             entry.is_lost &= is_lost;
         }
@@ -108,31 +107,73 @@ pub(crate) fn ends(sim: &Sim, people: &People, ledger: &Ledger) {
     }
 }
 
-/// What runs is what the last word of every host says.
+/// Whenever a host tells how a deploy ended, what runs there is what that says; and so it is at the end.
 pub(crate) fn digests(sim: &Sim, people: &People, ledger: &Ledger) {
     let promoted: BTreeMap<EventId, Promoted> = sim.promoted().into_iter().map(|one| (one.id, one)).collect();
     for machine in &people.machines {
+        let host = &machine.name;
+        let mut ends: Vec<&Told> = ledger.terminals(host).collect();
+        // What the server had lost is told again, after what is newer.
+        if !machine.was_ever_wrong() {
+            ends.sort_by_key(|told| told.said_at);
+        }
         let mut expected: Option<Digest> = None;
         let mut is_known = true;
-        for told in ledger.terminals(&machine.name) {
-            match told.outcome.kind {
+        for told in ends {
+            let Outcome { kind, counter, .. } = &told.outcome;
+            match kind {
                 OutcomeKind::DeploySucceeded => {
-                    expected = promoted
-                        .get(&told.outcome.promotion)
-                        .map(|one| one.promotion.images[&service()].digest.clone());
+                    let one = promoted.get(&told.outcome.promotion);
+                    expected = one.map(|one| one.promotion.images[&service()].digest.clone());
                     is_known = true;
                 }
                 OutcomeKind::DeployStuck => is_known = false,
                 // The former release serves.
                 _ => {}
             }
+            // Others are told of what never began, whatever is under way.
+            let is_of_a_deploy = matches!(
+                kind,
+                OutcomeKind::DeploySucceeded | OutcomeKind::DeployRolledBack | OutcomeKind::DeployFailed
+            );
+            if is_known && is_of_a_deploy && !machine.was_ever_wrong() {
+                let runs = sim.ran_at(host, sim.clock.ms_of(told.said_at)).map(|container| container.digest);
+                if runs != expected {
+                    let text = format!(
+                        "{host} told that {counter} {kind}: it ran {}, and not {}",
+                        shown(&runs),
+                        shown(&expected)
+                    );
+                    sim.violated("final digests", text);
+                }
+            }
         }
         let runs = machine.container().map(|container| container.digest);
         if is_known && runs != expected {
-            let shown =
-                |digest: &Option<Digest>| digest.as_ref().map_or("nothing".to_owned(), |one| one.short().to_owned());
-            let text = format!("{} runs {}, its last word is {}", machine.name, shown(&runs), shown(&expected));
+            let text = format!("{host} runs {}, its last word is {}", shown(&runs), shown(&expected));
             sim.violated("final digests", text);
+        }
+    }
+}
+
+fn shown(digest: &Option<Digest>) -> String {
+    digest.as_ref().map_or("nothing".to_owned(), |one| one.short().to_owned())
+}
+
+/// A promotion that was passed by for a newer one has touched nothing.
+pub(crate) fn passed_by(sim: &Sim, people: &People, ledger: &Ledger) {
+    let promoted = sim.promoted();
+    for machine in people.machines.iter().filter(|machine| !machine.was_ever_wrong()) {
+        let timeline = sim.timeline(&machine.name);
+        for told in ledger.terminals(&machine.name).filter(|told| told.outcome.kind == OutcomeKind::DeploySuperseded) {
+            let Some(one) = promoted.iter().find(|one| one.id == told.outcome.promotion) else { continue };
+            let by = sim.clock.ms_of(told.said_at);
+            let ran = timeline.iter().take_while(|ran| ran.at_ms <= by).any(|ran| one.started(ran));
+            if ran {
+                let text =
+                    format!("{} told that {} was superseded, and had started it", machine.name, one.promotion.counter);
+                sim.violated("passed by untouched", text);
+            }
         }
     }
 }
@@ -186,48 +227,6 @@ pub(crate) fn returns(sim: &Sim, ledger: &Ledger) {
     }
 }
 
-/// When the last word said that it succeeded, every host of the plan served it, or something newer.
-pub(crate) fn words(sim: &Sim, people: &People) {
-    let promoted = sim.promoted();
-    let rosters: Vec<_> = people.machines.iter().map(|machine| machine.key().public()).collect();
-    for entry in sim.server.all("KV_landfall-rollout", "$KV.landfall-rollout.>") {
-        let state = serde_json::from_slice::<DsseEnvelope>(&entry.body).ok().and_then(|envelope| {
-            let (body, _) = envelope.open(&rosters).ok()?;
-            CloudEvent::<RolloutState>::decode(&body, TYPE_ROLLOUT_STATE).ok()
-        });
-        let Some(event) = state else { continue };
-        let Some(word) = event.data.word() else { continue };
-        if !matches!(word, RolloutWord::Succeeded | RolloutWord::SucceededPartial | RolloutWord::RolledBack) {
-            continue;
-        }
-        let Some(one) = promoted.iter().find(|one| one.id == event.data.promotion) else { continue };
-        let at_ms = sim.clock.ms_of(entry.published_at);
-        let wanted = &one.promotion.images[&service()].digest;
-        for host in one.promotion.plan.hosts() {
-            if event.data.not_reached.contains_key(host) {
-                continue;
-            }
-            let then = sim.timeline(host).into_iter().take_while(|ran| ran.at_ms <= at_ms).last();
-            let container = then.and_then(|ran| ran.container);
-            if word == RolloutWord::RolledBack {
-                let still = container.is_some_and(|c| c.digest == *wanted && c.counter == one.promotion.counter.0);
-                if still {
-                    let text = format!("{word:?} was said of {} while {host} still ran it", one.promotion.counter);
-                    sim.violated("the last word is true", text);
-                }
-                continue;
-            }
-            let serves = container
-                .as_ref()
-                .is_some_and(|container| container.digest == *wanted || container.counter > one.promotion.counter.0);
-            if !serves {
-                let text = format!("{word:?} was said of {} while {host} ran something else", one.promotion.counter);
-                sim.violated("never succeeded on a mixed fleet", text);
-            }
-        }
-    }
-}
-
 /// Nothing here takes longer than its deadline, so no step may say that it did.
 pub(crate) fn deadlines(sim: &Sim, ledger: &Ledger) {
     for told in ledger.told.values().filter(|told| told.outcome.kind.is_terminal()) {
@@ -247,96 +246,13 @@ pub(crate) fn approvals(sim: &Sim, people: &People) {
     let lost_since = sim.server.lost_since(subject::environment_policy(&sim.env).as_str());
     for machine in &people.machines {
         for ran in sim.timeline(&machine.name) {
-            let Some(container) = ran.container else { continue };
-            let Some(one) = promoted.iter().find(|one| {
-                one.promotion.counter.0 == container.counter
-                    && one.promotion.images[&service()].digest == container.digest
-            }) else {
-                continue;
-            };
+            let Some(one) = promoted.iter().find(|one| one.started(&ran)) else { continue };
             let is_ruled = lost_since.is_none_or(|since| ran.at_ms < since) || machine.knew_the_rules(ran.at_ms);
             let needs_approval = matches!(one.promotion.intent, Intent::Promote) && is_ruled;
             if needs_approval && !sim.was_approved(one.id, ran.at_ms) {
                 let text = format!("{} deployed {} without two approvals", machine.name, one.promotion.counter);
                 sim.violated("approvals", text);
             }
-        }
-    }
-}
-
-/// A host of a later wave begins when every host of the wave before has committed, or was given up.
-pub(crate) fn waves(sim: &Sim, ledger: &Ledger) {
-    for one in sim.promoted().iter().filter(|one| one.promotion.plan.is_coordinated()) {
-        let plan = &one.promotion.plan;
-        for (number, wave) in plan.waves.iter().enumerate().skip(1) {
-            let former = &plan.waves[number - 1].hosts;
-            let committed = |host: &HostName| ledger.first_said(host, one.id, OutcomeKind::ReleaseCommitted);
-            for host in &wave.hosts {
-                let began = sim.timeline(host).into_iter().find(|ran| {
-                    ran.container.as_ref().is_some_and(|container| {
-                        container.counter == one.promotion.counter.0
-                            && container.digest == one.promotion.images[&service()].digest
-                    })
-                });
-                let Some(began) = began else { continue };
-                let early = former.iter().find(|former| {
-                    committed(former).is_none_or(|at| sim.clock.ms_of(at) > began.at_ms)
-                        && !sim.was_given_up(one.id, former)
-                });
-                if let Some(early) = early {
-                    let text = format!("{host} began {} before {early} had committed it", one.promotion.counter);
-                    sim.violated("waves in order", text);
-                }
-            }
-        }
-    }
-}
-
-/// Everything that was written down to be told is in the ledger.
-pub(crate) async fn outbox(sim: &Sim, machine: &Machine, ledger: &Ledger) {
-    let file = machine.state_dir().join("left").join(FILE_NAME);
-    let read = async {
-        let mut connection: SqliteConnection = SqliteConnectOptions::new().filename(&file).connect().await?;
-        let rows =
-            sqlx::query("SELECT event_id, subject FROM outbox ORDER BY position").fetch_all(&mut connection).await?;
-        let unfinished: i64 = sqlx::query_scalar("SELECT count(*) FROM releases WHERE state <> 'done'")
-            .fetch_one(&mut connection)
-            .await?;
-        connection.close().await?;
-        Ok::<_, sqlx::Error>((rows, unfinished))
-    };
-    let read = std::thread::scope(|scope| scope.spawn(|| sim.disk.block_on(read)).join());
-    let (rows, unfinished) = match read {
-        Ok(Ok(read)) => read,
-        Ok(Err(error)) => {
-            return sim.violated("journal", format_args!("that of {} cannot be read: {error}", machine.name));
-        }
-        Err(_) => return sim.violated("journal", format_args!("reading that of {} panicked", machine.name)),
-    };
-    if unfinished > 0 {
-        sim.violated(
-            "no release lost",
-            format_args!("{} holds {unfinished} promotions that never ended", machine.name),
-        );
-    }
-    let mut before = 0;
-    for row in rows {
-        let (id, subject): (String, String) = (row.get("event_id"), row.get("subject"));
-        let is_outcome = subject.split('.').nth(2) == Some("outcome");
-        let told = id.parse().ok().and_then(|id| ledger.told.get(&id));
-        match told {
-            None if is_outcome => {
-                sim.violated("outcomes reach the ledger", format_args!("{}: {subject} was never told", machine.name));
-            }
-            // What a power cut took has no place any more.
-            // What is told of a rollout has one id, whichever of its hosts was first.
-            Some(told) if sim.server.lost().is_empty() && !told.outcome.kind.is_rollout() => {
-                if told.sequence < before {
-                    sim.violated("outcomes in order", format_args!("{}: {subject} was told too early", machine.name));
-                }
-                before = told.sequence;
-            }
-            _ => {}
         }
     }
 }

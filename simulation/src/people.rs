@@ -98,7 +98,8 @@ impl People {
             let fails = kind == MigrationKind::Failing;
             // By chance, so that a number that a power cut has taken is not used for something else.
             let version = counter.0 * 1_000 + chance.below(1_000);
-            migrations.push(Migration { version, in_transaction: kind != MigrationKind::WithoutTransaction, fails });
+            let in_transaction = kind != MigrationKind::WithoutTransaction;
+            migrations.push(Migration { version, in_transaction, fails, slow: wanted.slow });
         }
         catalogue.add(digest.clone(), Facts { quality: wanted.quality, migrations });
         self.publish(counter, digest, Intent::Promote, self.plan(wanted)?)
@@ -120,6 +121,7 @@ impl People {
         let all = Promote {
             quality: Quality::Good,
             migration: None,
+            slow: false,
             waves: Vec::new(),
             coordinated: target.promotion.plan.is_coordinated(),
             hold: false,
@@ -136,6 +138,7 @@ impl People {
         let good = Promote {
             quality: Quality::Good,
             migration: Some(MigrationKind::InTransaction),
+            slow: false,
             waves: vec![1],
             coordinated,
             hold: false,
@@ -414,8 +417,9 @@ impl People {
     /// Whether the message of this promotion is still there: a power cut may have taken it.
     pub(crate) fn is_there(&self, promoted: &Promoted) -> bool {
         let Sim { env, app, server, .. } = &*self.sim;
+        let id = promoted.id.to_string();
         let all = server.all(RELEASES, subject::promoted(env, app).as_str());
-        all.iter().any(|said| said.body.windows(36).any(|part| part == promoted.id.to_string().as_bytes()))
+        all.iter().any(|said| std::str::from_utf8(&said.body).is_ok_and(|body| body.contains(&id)))
     }
 
     /// The newest promotion that the bus has.

@@ -158,15 +158,17 @@ async fn carry_out(scenario: &Scenario, bench: &Bench) -> Result<Report> {
     oracle::successes(&sim, &people, &ledger);
     oracle::migrations(&sim, &people);
     oracle::returns(&sim, &ledger);
-    oracle::words(&sim, &people);
+    oracle::passed_by(&sim, &people, &ledger);
+    oracle::rollouts::decisions(&sim, &people);
+    oracle::rollouts::words(&sim, &people);
     oracle::converged(&sim, &people, &last);
     oracle::deadlines(&sim, &ledger);
-    oracle::waves(&sim, &ledger);
+    oracle::rollouts::waves(&sim, &ledger);
     if scenario.approvals {
         oracle::approvals(&sim, &people);
     }
     for machine in &people.machines {
-        oracle::outbox(&sim, machine, &ledger).await;
+        oracle::journal::judge(&sim, machine, &ledger).await;
     }
     let ambushed: u64 = people.machines.iter().map(|machine| machine.ambushed()).sum();
     if ambushed > 0 {
@@ -360,6 +362,7 @@ impl Run {
         let sim = Arc::clone(&self.sim);
         let limit = tokio::time::Instant::now() + CONVERGES_WITHIN;
         let mut seen = (self.people.outcomes(), tokio::time::Instant::now());
+        let mut looked_at = None;
         loop {
             let look = tokio::time::Instant::now() + LOOK_INTERVAL;
             while let Ok(Some(host)) = timeout_at(look, deaths.recv()).await {
@@ -377,8 +380,12 @@ impl Run {
             if told != seen.0 {
                 seen = (told, tokio::time::Instant::now());
             }
-            if seen.1.elapsed() >= QUIET && self.is_at_rest() {
-                return Ok(());
+            // What was waited for at the last look is still waited for when nothing was told since.
+            if seen.1.elapsed() >= QUIET && looked_at != Some(told) && self.is_everybody_up() {
+                if self.open().is_empty() {
+                    return Ok(());
+                }
+                looked_at = Some(told);
             }
             if tokio::time::Instant::now() >= limit {
                 let open: Vec<String> = self.open().into_iter().collect();
@@ -388,8 +395,8 @@ impl Run {
         }
     }
 
-    fn is_at_rest(&self) -> bool {
-        self.people.machines.iter().all(|machine| machine.is_up()) && self.open().is_empty()
+    fn is_everybody_up(&self) -> bool {
+        self.people.machines.iter().all(|machine| machine.is_up())
     }
 
     /// What is still waited for of the newest promotion.

@@ -79,6 +79,8 @@ pub(crate) enum What {
 pub(crate) struct Promote {
     pub(crate) quality: Quality,
     pub(crate) migration: Option<MigrationKind>,
+    /// It takes its time, and others come meanwhile.
+    pub(crate) slow: bool,
     /// How many hosts each wave has; the last one takes the rest.
     pub(crate) waves: Vec<usize>,
     /// The hosts act together.
@@ -87,6 +89,16 @@ pub(crate) struct Promote {
     pub(crate) max_parallel: Option<u32>,
     /// This release goes to the first so many hosts only.
     pub(crate) only: Option<usize>,
+}
+
+/// What a run is mostly about: of all that can go wrong at once, what belongs together rarely meets by chance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Theme {
+    Anything,
+    Migrations,
+    Rollbacks,
+    Rollouts,
+    Strangers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +144,13 @@ pub(crate) const EFFECTS: [&str; 11] = [
 impl Scenario {
     pub(crate) fn of(seed: u64) -> Self {
         let chance = Chance::new(seed ^ 0x1a4d_fa11);
+        let theme = match chance.below(8) {
+            0..4 => Theme::Anything,
+            4 => Theme::Migrations,
+            5 => Theme::Rollbacks,
+            6 => Theme::Rollouts,
+            _ => Theme::Strangers,
+        };
         let hosts = match chance.below(100) {
             0..55 => chance.between(1, 3),
             55..90 => chance.between(4, 6),
@@ -151,14 +170,18 @@ impl Scenario {
             stale_read: per_mille(300),
         };
         let approvals = chance.happens(150);
-        let engine_lies = if chance.happens(150) { 150 } else { 0 };
+        let engine_lies = match theme {
+            Theme::Rollbacks => 250,
+            _ if chance.happens(150) => 150,
+            _ => 0,
+        };
         let mut actions = Vec::new();
         let mut at_ms = 500;
         let promotions = chance.between(2, 6);
         for number in 0..promotions {
             let what = match chance.below(100) {
                 0..14 if number > 0 => What::RollBack,
-                _ => What::Promote(promote(&chance, hosts)),
+                _ => What::Promote(promote(&chance, hosts, theme)),
             };
             actions.push(Action { at_ms, what });
             if chance.happens(120) {
@@ -174,8 +197,10 @@ impl Scenario {
                 _ => chance.between(5_000, 60_000),
             };
         }
-        for _ in 0..chance.below(9) {
-            actions.push(Action { at_ms: chance.below(at_ms), what: fault(&chance, hosts) });
+        let faults = if theme == Theme::Strangers { chance.between(8, 24) } else { chance.below(9) };
+        for _ in 0..faults {
+            let what = if chance.happens(600) { fault_of(&chance, hosts, theme) } else { fault(&chance, hosts) };
+            actions.push(Action { at_ms: chance.below(at_ms), what });
         }
         actions.sort_by_key(|action| action.at_ms);
         Self { seed, hosts, weather, approvals, engine_lies, actions }
@@ -186,20 +211,26 @@ impl Scenario {
     }
 }
 
-fn promote(chance: &Chance, hosts: usize) -> Promote {
+fn promote(chance: &Chance, hosts: usize, theme: Theme) -> Promote {
+    let is_bad = match theme {
+        Theme::Rollbacks | Theme::Rollouts => 600,
+        Theme::Migrations => 150,
+        _ => 380,
+    };
     let quality = match chance.below(100) {
-        0..62 => Quality::Good,
-        62..68 => Quality::CannotBePulled,
-        68..84 => Quality::NeverBecomesReady,
-        84..92 => Quality::FailsItsSmokeTest,
-        _ => Quality::DiesWhileBaking,
+        _ if !chance.happens(is_bad) => Quality::Good,
+        0..15 => Quality::CannotBePulled,
+        15..45 => Quality::NeverBecomesReady,
+        45..60 => Quality::FailsItsSmokeTest,
+        60..80 => Quality::DiesWhileBaking,
+        _ => Quality::FailsOnTheLastHost,
     };
-    let migration = match chance.below(100) {
-        0..18 => Some(MigrationKind::InTransaction),
-        18..30 => Some(MigrationKind::WithoutTransaction),
-        30..34 => Some(MigrationKind::Failing),
-        _ => None,
-    };
+    let migrates = if theme == Theme::Migrations { 850 } else { 340 };
+    let migration = chance.happens(migrates).then(|| match chance.below(100) {
+        0..50 => MigrationKind::InTransaction,
+        50..90 => MigrationKind::WithoutTransaction,
+        _ => MigrationKind::Failing,
+    });
     let waves = match chance.below(3) {
         0 => Vec::new(),
         1 => vec![1],
@@ -208,11 +239,69 @@ fn promote(chance: &Chance, hosts: usize) -> Promote {
     Promote {
         quality,
         migration,
+        slow: chance.happens(if theme == Theme::Migrations { 600 } else { 100 }),
         waves,
-        coordinated: hosts > 1 && chance.happens(800),
+        coordinated: hosts > 1 && chance.happens(if theme == Theme::Rollouts { 1_000 } else { 800 }),
         hold: chance.happens(200),
         max_parallel: chance.happens(150).then(|| 1 + u32::try_from(chance.below(2)).unwrap_or(0)),
         only: chance.happens(80).then(|| usize::try_from(chance.between(1, hosts as u64)).unwrap_or(1)),
+    }
+}
+
+/// What hurts most where the theme is.
+fn fault_of(chance: &Chance, hosts: usize, theme: Theme) -> What {
+    let host = usize::try_from(chance.below(hosts as u64)).unwrap_or(0);
+    let at = |steps: &[Step]| {
+        let step = steps[usize::try_from(chance.below(steps.len() as u64)).unwrap_or(0)];
+        What::Ambush { host, ambush: Ambush { step, nth: chance.between(1, 2), is_torn: false } }
+    };
+    match theme {
+        Theme::Anything => fault(chance, hosts),
+        Theme::Migrations => match chance.below(4) {
+            0 => What::Cut { host, how: Cut::Both, for_ms: chance.between(20_000, 150_000) },
+            1 => What::Kill { host, down_ms: chance.between(100, 90_000) },
+            _ => at(&[
+                Step::BeforeEffect("migration"),
+                Step::BeforeEffect("a migration"),
+                Step::AfterEffect("a migration"),
+                Step::AfterEffect("migration"),
+            ]),
+        },
+        Theme::Rollbacks => match chance.below(4) {
+            0 => What::Kill { host, down_ms: chance.between(100, 20_000) },
+            _ => at(&[
+                Step::AfterEffect("stack"),
+                Step::BeforeEffect("restore"),
+                Step::AfterEffect("restore"),
+                Step::BeforeEffect("prove former"),
+                Step::AfterEffect("prove former"),
+                Step::AfterWrite("record"),
+            ]),
+        },
+        Theme::Rollouts => match chance.below(4) {
+            0 => What::Cut { host, how: Cut::Answers, for_ms: chance.between(1_000, 60_000) },
+            1 => What::Kill { host, down_ms: chance.between(100, 60_000) },
+            2 => What::ServerStops { for_ms: chance.between(500, 20_000), power_cut: false },
+            _ => at(&[
+                Step::BeforeEffect("commit"),
+                Step::AfterEffect("commit"),
+                Step::BeforeWrite("commit"),
+                Step::AfterWrite("commit"),
+                Step::AfterWrite("record"),
+            ]),
+        },
+        Theme::Strangers => What::Forge(forgery(chance)),
+    }
+}
+
+fn forgery(chance: &Chance) -> Forgery {
+    match chance.below(6) {
+        0 => Forgery::Promotion,
+        1 => Forgery::Replayed,
+        2 => Forgery::Changed,
+        3 => Forgery::Junk,
+        4 => Forgery::Outcome,
+        _ => Forgery::State,
     }
 }
 
@@ -234,14 +323,7 @@ fn fault(chance: &Chance, hosts: usize) -> What {
             What::SetClock { host, skew_ms: sign * i64::try_from(chance.between(1_000, 7_200_000)).unwrap_or(0) }
         }
         83..88 => What::FillDisk { host, for_ms: chance.between(500, 60_000) },
-        _ => What::Forge(match chance.below(6) {
-            0 => Forgery::Promotion,
-            1 => Forgery::Replayed,
-            2 => Forgery::Changed,
-            3 => Forgery::Junk,
-            4 => Forgery::Outcome,
-            _ => Forgery::State,
-        }),
+        _ => What::Forge(forgery(chance)),
     }
 }
 

@@ -51,6 +51,16 @@ pub(crate) struct Promoted {
     pub(crate) promotion: Promotion,
 }
 
+impl Promoted {
+    /// Whether it was this that was started then.
+    pub(crate) fn started(&self, ran: &Ran) -> bool {
+        let Promotion { counter, images, .. } = &self.promotion;
+        ran.container
+            .as_ref()
+            .is_some_and(|container| container.counter == counter.0 && container.digest == images[&service()].digest)
+    }
+}
+
 /// What ran on a host from a moment on.
 #[derive(Debug, Clone)]
 pub(crate) struct Ran {
@@ -180,8 +190,16 @@ impl Sim {
         self.state().host_keys.clone()
     }
 
+    pub(crate) fn is_last(&self, host: &HostName) -> bool {
+        self.state().host_keys.keys().max_by_key(|name| (name.as_str().len(), name.as_str().to_owned())) == Some(host)
+    }
+
     pub(crate) fn timeline(&self, host: &HostName) -> Vec<Ran> {
         self.state().ran.get(host).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn ran_at(&self, host: &HostName, at_ms: u64) -> Option<Container> {
+        self.timeline(host).into_iter().take_while(|ran| ran.at_ms <= at_ms).last().and_then(|ran| ran.container)
     }
 
     pub(crate) fn approve(&self, promotion: EventId) {

@@ -1,0 +1,105 @@
+//! What must be true of rollouts: of what their hosts decided together, and said of all of them.
+
+use std::collections::BTreeMap;
+
+use landfall_schema::Timestamp;
+use landfall_schema::event::{CloudEvent, TYPE_ROLLOUT_STATE};
+use landfall_schema::ids::{EventId, HostName};
+use landfall_schema::outcome::OutcomeKind;
+use landfall_schema::rollout::{RolloutState, RolloutWord};
+use landfall_schema::signature::DsseEnvelope;
+
+use super::Ledger;
+use crate::people::People;
+use crate::simulation::{Sim, service};
+
+const BUCKET: &str = "KV_landfall-rollout";
+const ENTRIES: &str = "$KV.landfall-rollout.>";
+
+/// Every state that a host has signed, in the order of their writing.
+fn states(sim: &Sim, people: &People) -> Vec<(Timestamp, RolloutState)> {
+    let rosters: Vec<_> = people.machines.iter().map(|machine| machine.key().public()).collect();
+    let all = sim.server.all(BUCKET, ENTRIES).into_iter().filter_map(|entry| {
+        let envelope = serde_json::from_slice::<DsseEnvelope>(&entry.body).ok()?;
+        let (body, _) = envelope.open(&rosters).ok()?;
+        let event = CloudEvent::<RolloutState>::decode(&body, TYPE_ROLLOUT_STATE).ok()?;
+        Some((entry.published_at, event.data))
+    });
+    all.collect()
+}
+
+/// What the hosts of a rollout have decided is never taken back, and there is one last word.
+pub(crate) fn decisions(sim: &Sim, people: &People) {
+    // What a power cut takes is decided once more, and may be decided otherwise.
+    if sim.server.lost().iter().any(|message| message.subject.starts_with("$KV.")) {
+        return;
+    }
+    let mut newest: BTreeMap<EventId, RolloutState> = BTreeMap::new();
+    for (_, state) in states(sim, people) {
+        if let Some(before) = newest.get(&state.promotion).filter(|before| !state.follows(before)) {
+            let text = format!(
+                "{}: {} wrote {:?} over {:?} of {}",
+                state.counter, state.decided_by, state.phase, before.phase, before.decided_by
+            );
+            sim.violated("decisions stand", text);
+        }
+        newest.insert(state.promotion, state);
+    }
+}
+
+/// When the last word said that it succeeded, every host of the plan served it, or something newer.
+pub(crate) fn words(sim: &Sim, people: &People) {
+    let promoted = sim.promoted();
+    for (published_at, state) in states(sim, people) {
+        let Some(word) = state.word() else { continue };
+        if !matches!(word, RolloutWord::Succeeded | RolloutWord::SucceededPartial | RolloutWord::RolledBack) {
+            continue;
+        }
+        let Some(one) = promoted.iter().find(|one| one.id == state.promotion) else { continue };
+        let at_ms = sim.clock.ms_of(published_at);
+        let wanted = &one.promotion.images[&service()].digest;
+        for host in one.promotion.plan.hosts() {
+            if state.not_reached.contains_key(host) {
+                continue;
+            }
+            let container = sim.ran_at(host, at_ms);
+            if word == RolloutWord::RolledBack {
+                let still = container.is_some_and(|c| c.digest == *wanted && c.counter == one.promotion.counter.0);
+                if still {
+                    let text = format!("{word:?} was said of {} while {host} still ran it", one.promotion.counter);
+                    sim.violated("the last word is true", text);
+                }
+                continue;
+            }
+            let serves = container
+                .as_ref()
+                .is_some_and(|container| container.digest == *wanted || container.counter > one.promotion.counter.0);
+            if !serves {
+                let text = format!("{word:?} was said of {} while {host} ran something else", one.promotion.counter);
+                sim.violated("never succeeded on a mixed fleet", text);
+            }
+        }
+    }
+}
+
+/// A host of a later wave begins when every host of the wave before has committed, or was given up.
+pub(crate) fn waves(sim: &Sim, ledger: &Ledger) {
+    for one in sim.promoted().iter().filter(|one| one.promotion.plan.is_coordinated()) {
+        let plan = &one.promotion.plan;
+        for (number, wave) in plan.waves.iter().enumerate().skip(1) {
+            let former = &plan.waves[number - 1].hosts;
+            let committed = |host: &HostName| ledger.first_said(host, one.id, OutcomeKind::ReleaseCommitted);
+            for host in &wave.hosts {
+                let Some(began) = sim.timeline(host).into_iter().find(|ran| one.started(ran)) else { continue };
+                let early = former.iter().find(|former| {
+                    committed(former).is_none_or(|at| sim.clock.ms_of(at) > began.at_ms)
+                        && !sim.was_given_up(one.id, former)
+                });
+                if let Some(early) = early {
+                    let text = format!("{host} began {} before {early} had committed it", one.promotion.counter);
+                    sim.violated("waves in order", text);
+                }
+            }
+        }
+    }
+}
