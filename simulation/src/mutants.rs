@@ -13,7 +13,7 @@ struct Mutant {
     what: &'static str,
 }
 
-const MUTANTS: [Mutant; 24] = [
+const MUTANTS: [Mutant; 25] = [
     Mutant {
         name: "ack_before_journal",
         what: "a message is acknowledged before it is in the journal (and nothing sweeps)",
@@ -40,6 +40,7 @@ const MUTANTS: [Mutant; 24] = [
     Mutant { name: "keep_after_failure", what: "a committed host stays when the rollout has failed" },
     Mutant { name: "admit_early", what: "a wave does not wait for the one before" },
     Mutant { name: "believe_any_host", what: "outcomes are believed whoever signed them" },
+    Mutant { name: "forget_the_rules", what: "what a bus has lost of the environment's rules does not hold any more" },
     Mutant { name: "believe_any_state", what: "a rollout's state is believed whoever signed it" },
 ];
 

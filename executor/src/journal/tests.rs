@@ -327,3 +327,26 @@ async fn a_journal_that_was_moved_away_begins_anew_for_good() {
     second.close().await;
     Journal::open(folder.path()).await.unwrap();
 }
+
+#[tokio::test]
+async fn the_newest_rule_is_kept() {
+    let (folder, journal) = journal().await;
+    let subject = landfall_schema::subject::environment_policy(&env());
+    let rule = |made: u64| Rule {
+        id: EventId(uuid::Builder::from_unix_timestamp_millis(made, &[0; 10]).into_uuid()),
+        body: made.to_string().into_bytes(),
+        signature: Some("s".to_owned()),
+    };
+    assert_eq!(journal.rule(&subject).await.unwrap(), None);
+    for (said, kept) in [(2, 2), (1, 2), (3, 3)] {
+        journal.keep_rule(&subject, &rule(said)).await.unwrap();
+        assert_eq!(journal.rule(&subject).await.unwrap(), Some(rule(kept)));
+    }
+    journal.close().await;
+    let again = Journal::open(folder.path()).await.unwrap();
+    assert_eq!(again.rule(&subject).await.unwrap(), Some(rule(3)));
+    sqlx::query("UPDATE rules SET body = x'00'").execute(&again.pool).await.unwrap();
+    again.close().await;
+    let error = Journal::open(folder.path()).await.unwrap_err().to_string();
+    assert!(error.contains("row 1 of rules was changed"), "{error}");
+}
