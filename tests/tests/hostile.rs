@@ -242,7 +242,6 @@ fn laughs() -> String {
 }
 
 #[tokio::test]
-#[ignore = "not seen to pass as a whole since deep compose files are refused: cargo nextest run -p landfall-tests --run-ignored all hostile"]
 async fn promotions_of_whoever_may_promote() -> Result<()> {
     let mut served = Served::v1().await?;
     let before = resident(&mut served)?;

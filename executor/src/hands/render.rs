@@ -105,6 +105,7 @@ impl Hands {
             refuse_blanks(&output.stderr, bundle, &invocation)?;
         }
         let model = parse(&output.stdout)?;
+        refuse_nul(&model)?;
         let rendered = rendered_variables(&model);
         let kept_files = self.secret_files(&model).await;
         let kept_here = host_variables.iter().copied().chain(of_env_files(&rendered, bundle));
@@ -315,11 +316,42 @@ fn checked_variables(promotion: &Promotion) -> Result<Vec<(String, String)>, Rea
             .hint("it would change how Compose itself runs; use another name in the compose file"));
         }
     }
+    if let Some((name, _)) = promotion.variables.iter().find(|(_, value)| value.contains('\0')) {
+        let message = format!("the promotion's value of the variable {name} holds a NUL");
+        return Err(
+            Reason::new(ReasonCode::PolicyViolation, message).hint("no program can be given one; promote without it")
+        );
+    }
     let mut variables = promotion.variables.clone();
     if let Some(preview) = &promotion.preview {
         variables.insert(preview::VARIABLE.to_owned(), preview.name.to_string());
     }
     Ok(variables.into_iter().collect())
+}
+
+/// The engine would say so only when it starts the container, and by then the former one is gone.
+fn refuse_nul(model: &Value) -> Result<(), Reason> {
+    let Some(place) = nul(model) else { return Ok(()) };
+    let place = place.iter().rev().map(|key| key.replace('\0', "\\0")).collect::<Vec<_>>().join(".");
+    Err(Reason::new(ReasonCode::ComposeInvalid, format!("the compose file: {place} holds a NUL"))
+        .hint("no program can be given one; take it out of the compose file, or out of the stack's .env"))
+}
+
+/// The place of a NUL, innermost key first. Its value may be secret.
+fn nul(value: &Value) -> Option<Vec<String>> {
+    let within = |key: String, value: &Value| {
+        let has = key.contains('\0').then(Vec::new).or_else(|| nul(value));
+        has.map(|mut place| {
+            place.push(key);
+            place
+        })
+    };
+    match value {
+        Value::String(text) => text.contains('\0').then(Vec::new),
+        Value::Array(values) => values.iter().enumerate().find_map(|(at, value)| within(at.to_string(), value)),
+        Value::Object(entries) => entries.iter().find_map(|(key, value)| within(key.clone(), value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
 }
 
 /// Without a `.env`, a variable that is found nowhere would become an empty password or the like. In an image reference it does no harm,
@@ -443,6 +475,19 @@ mod tests {
             Bundle { version: 1, compose: vec![file("services: {a: {environment: {MODE: ${MODE}}, env_file: x}}")] };
         let rendered = [("MODE", "production-1"), ("STRIPE", "sk_live_1")];
         assert_eq!(of_env_files(&rendered, &bundle).collect::<Vec<_>>(), [("STRIPE", "sk_live_1")]);
+    }
+
+    #[test]
+    fn a_nul_is_found_before_anything_is_touched() {
+        let told = |text: &str| refuse_nul(&parse(text).unwrap()).map_err(|reason| reason.message);
+        assert_eq!(told("services: {a: {environment: {P: \"a\\nb\"}, command: [x, --privileged]}}"), Ok(()));
+        for (text, place) in [
+            ("services: {a: {environment: {P: \"s3cret\\0\"}}}", "services.a.environment.P"),
+            ("services: {a: {command: [x, \"\\0\"]}}", "services.a.command.1"),
+            ("services: {a: {labels: {\"a\\0b\": x}}}", "services.a.labels.a\\0b"),
+        ] {
+            assert_eq!(told(text), Err(format!("the compose file: {place} holds a NUL")));
+        }
     }
 
     #[test]
