@@ -1,7 +1,7 @@
 //! Turns a promotion and its bundle into files that Compose reads, and into the stack as this host will run it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use landfall_schema::bundle::Bundle;
@@ -10,12 +10,13 @@ use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::promotion::Promotion;
 use landfall_schema::stack::{Role, ServiceSettings, StackSettings};
 use serde_json::Value;
-use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
 use super::compose::{self, Invocation};
+use super::own_file::{self, OwnFileError};
+use super::policy::Risk;
 use super::redact::{self, Redactor};
-use super::{Hands, overrides, preview, settings, yaml};
+use super::{Hands, internal, overrides, preview, settings, yaml};
 
 /// A stack as this host runs it. Its settings and its model hold secrets, so it is not printable.
 pub(crate) struct Stack {
@@ -69,7 +70,7 @@ impl Stack {
 }
 
 /// Longest `.env`, in bytes: every value of it is looked for in all that leaves this host.
-const ENV_FILE_MAX_BYTES: usize = 256 * 1024;
+const ENV_FILE_MAX_BYTES: u64 = 256 * 1024;
 /// Secrets of a stack that are read so that they can be masked, and how much of each.
 const SECRET_FILES_MAX: usize = 64;
 const SECRET_FILE_MAX_BYTES: u64 = 64 * 1024;
@@ -152,23 +153,32 @@ impl Hands {
                 .hint("make it and put the stack's .env and mounted files there, or correct `directory` in the host's configuration"));
         }
         let env_file = directory.join(".env");
-        let (env_files, env_text) = match read_env_file(&env_file).await {
-            Ok(Some(text)) => (vec![env_file], text),
-            Ok(None) => {
-                let message = format!("{} has more than {ENV_FILE_MAX_BYTES} bytes", env_file.display());
-                return Err(Reason::new(ReasonCode::EnvFileMissing, message).hint("it holds settings, one to a line"));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Vec::new(), String::new()),
-            Err(error) => {
-                let message = format!("{} cannot be read: {error}", env_file.display());
-                return Err(
-                    Reason::new(ReasonCode::EnvFileMissing, message).hint("the executor needs permission to read it")
-                );
-            }
+        let (env_files, env_text) = match self.own_file(env_file.clone(), ENV_FILE_MAX_BYTES).await? {
+            Some(text) => (vec![env_file], text),
+            None => (Vec::new(), String::new()),
         };
         let project = self.engine.project().to_owned();
         let lock = self.lock_file();
         Ok((Invocation { project, directory, files, env_files, variables, lock }, env_text))
+    }
+
+    /// `None` when there is no such file in the stack's folder.
+    async fn own_file(&self, path: PathBuf, most: u64) -> Result<Option<String>, Reason> {
+        let (folder, anywhere) =
+            (self.config.stack.directory.clone(), self.config.policy.allow.contains(&Risk::HostFiles));
+        let read = tokio::task::spawn_blocking(move || own_file::text(&path, &folder, most, anywhere)).await;
+        let read = read.map_err(|error| internal("reading the stack's files", error))?;
+        read.map_err(|error| match &error {
+            OwnFileError::Outside { .. } => Reason::new(ReasonCode::PolicyViolation, error.to_string()).hint(format!(
+                "put the file itself into the stack's folder, or set {} = true under [policy] on this host",
+                Risk::HostFiles.setting()
+            )),
+            OwnFileError::NoFile { .. } | OwnFileError::TooLong { .. } => {
+                Reason::new(ReasonCode::EnvFileMissing, error.to_string()).hint("it holds settings, one to a line")
+            }
+            OwnFileError::Read { source, .. } => Reason::new(ReasonCode::EnvFileMissing, format!("{error}: {source}"))
+                .hint("the executor needs permission to read it"),
+        })
     }
 
     /// What the stack's secrets hold, as far as they are files of its own folder; the policy has its say about others.
@@ -176,11 +186,12 @@ impl Hands {
         let entries = model.get("secrets").and_then(Value::as_object).into_iter().flatten();
         let paths = entries.filter_map(|(_, secret)| secret.get("file")?.as_str()).map(PathBuf::from);
         let mut found = Vec::new();
-        for path in paths.filter(|path| path.starts_with(&self.config.stack.directory)).take(SECRET_FILES_MAX) {
+        let folder = &self.config.stack.directory;
+        for path in paths.filter(|path| path.starts_with(folder)).take(SECRET_FILES_MAX) {
+            let folder = folder.clone();
+            let read = move || own_file::beginning(&path, &folder, SECRET_FILE_MAX_BYTES);
             // One that is missing is Compose's to complain of.
-            let Ok(file) = tokio::fs::File::open(&path).await else { continue };
-            let mut bytes = Vec::new();
-            if file.take(SECRET_FILE_MAX_BYTES).read_to_end(&mut bytes).await.is_ok() {
+            if let Ok(Ok(bytes)) = tokio::task::spawn_blocking(read).await {
                 found.push(String::from_utf8_lossy(&bytes).into_owned());
             }
         }
@@ -407,14 +418,6 @@ fn is_written(bundle: &Bundle, name: &ServiceName) -> bool {
     })
 }
 
-/// `None` when it is longer than allowed.
-async fn read_env_file(path: &Path) -> std::io::Result<Option<String>> {
-    let mut text = String::new();
-    let limit = ENV_FILE_MAX_BYTES as u64 + 1;
-    tokio::fs::File::open(path).await?.take(limit).read_to_string(&mut text).await?;
-    Ok((text.len() <= ENV_FILE_MAX_BYTES).then_some(text))
-}
-
 /// Variables that no compose file names came with an `env_file` of this host.
 fn of_env_files<'a>(
     rendered: &'a [(&'a str, &'a str)],
@@ -455,16 +458,6 @@ mod tests {
             ("seed", Kind::Inactive),
         ];
         assert_eq!(kinds, expect);
-    }
-
-    #[tokio::test]
-    async fn an_env_file_has_an_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(".env");
-        for (bytes, is_read) in [(ENV_FILE_MAX_BYTES, true), (ENV_FILE_MAX_BYTES + 1, false)] {
-            std::fs::write(&path, "x".repeat(bytes)).unwrap();
-            assert_eq!(read_env_file(&path).await.unwrap().is_some(), is_read, "{bytes}");
-        }
     }
 
     #[test]
