@@ -114,9 +114,12 @@ impl PromotionHistory {
             last_end_ms = last_end_ms.max(ending(&outcomes).map(|outcome| outcome.occurred_at_ms));
             hosts.push(HostHistory::new(host, in_plan, &outcomes));
         }
-        let is_finished = hosts.iter().all(|host| host.outcome.is_some());
+        // A host outside of the plan counts once somebody trusted has spoken for it; else anybody could keep a promotion unfinished.
+        let counts = |host: &&HostHistory| host.in_plan || host.steps.iter().any(|step| is_believed(&step.signature));
+        let counted: Vec<&HostHistory> = hosts.iter().filter(counts).collect();
+        let is_finished = counted.iter().all(|host| host.outcome.is_some());
         Self {
-            outcome: overall(&hosts).to_owned(),
+            outcome: overall(&counted),
             duration_ms: last_end_ms.filter(|_| is_finished).map(|end| (end - release.published_at_ms).max(0)),
             id: release.event_id,
             env: release.env,
@@ -181,14 +184,24 @@ fn outcome_of(terminal: &OutcomeRow) -> &str {
     terminal.kind.strip_prefix("deploy.").unwrap_or(&terminal.kind)
 }
 
-fn overall(hosts: &[HostHistory]) -> &str {
-    let Some(first) = hosts.first() else { return "no_hosts" };
+/// Whether somebody trusted has signed it, or nobody is trusted for anything.
+fn is_believed(verdict: &str) -> bool {
+    [Verdict::Trusted, Verdict::Unchecked].map(Verdict::as_str).contains(&verdict)
+}
+
+/// A word that nobody trusted has signed is told as what it is: anybody may have said it in the host's name.
+fn overall(hosts: &[&HostHistory]) -> String {
+    let Some(first) = hosts.first() else { return "no_hosts".to_owned() };
     if hosts.iter().any(|host| host.outcome.is_none()) {
-        return "unfinished";
+        return "unfinished".to_owned();
     }
-    match &first.outcome {
+    let outcome = match &first.outcome {
         Some(outcome) if hosts.iter().all(|host| host.outcome == first.outcome) => outcome,
         _ => "mixed",
+    };
+    match hosts.iter().all(|host| host.signature.as_deref().is_none_or(is_believed)) {
+        true => outcome.to_owned(),
+        false => format!("{outcome} (unverified)"),
     }
 }
 

@@ -323,4 +323,12 @@ mod tests {
         assert!(text.starts_with("6 settings are wrong:") && !text.contains("s3cr3t"), "{text}");
         assert_eq!(text.matches("hint: ").count(), 6);
     }
+
+    #[test]
+    fn a_consumer_has_a_short_name() {
+        let of = |bytes: usize| run(&["--name", &"x".repeat(bytes)], &[]).map(|settings| settings.consumer.len());
+        assert_eq!(of(CONSUMER_NAME_MAX_BYTES).unwrap(), CONSUMER_NAME_MAX_BYTES);
+        let error = of(CONSUMER_NAME_MAX_BYTES + 1).unwrap_err().to_string();
+        assert!(error.contains("cannot name a consumer") && error.contains("hint:"), "{error}");
+    }
 }

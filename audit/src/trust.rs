@@ -176,4 +176,13 @@ mod tests {
             assert!(!error.contains(&seed[2..20]), "{error}");
         }
     }
+
+    #[test]
+    fn what_is_shown_of_a_role_is_cut() {
+        for past in [0, 1] {
+            let text = format!("{}=U", "é".repeat(ROLE_SHOWN_MAX_CHARS + past));
+            let error = text.parse::<TrustedKey>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{:?} is no role", "é".repeat(ROLE_SHOWN_MAX_CHARS))), "{error}");
+        }
+    }
 }

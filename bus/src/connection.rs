@@ -123,6 +123,8 @@ impl Bus {
         Some(self.client().statistics().connects.load(std::sync::atomic::Ordering::Relaxed))
     }
 
+    /// For what only a real server has: the layout, what CLI and ledger read. In what is shipped there is no other kind. Two types of bus would
+    /// have every part of the daemon carry a parameter for the simulation's sake; there it is a defect, and ends the run with its seed.
     fn nats(&self) -> &Nats {
         match &self.0 {
             Way::Nats(nats) => nats,

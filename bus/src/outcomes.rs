@@ -102,6 +102,18 @@ impl Bus {
         self.read_so_far(OUTCOMES, filter, DeliverPolicy::All).await
     }
 
+    /// What `keep` makes of each outcome that the stream holds now under the filter, oldest first.
+    ///
+    /// # Errors
+    /// [`BusError::ReadHistory`].
+    pub async fn each_outcome<T>(
+        &self,
+        filter: &str,
+        keep: impl FnMut(Delivered) -> Option<T>,
+    ) -> Result<Vec<T>, BusError> {
+        self.read_each(OUTCOMES, filter, DeliverPolicy::All, keep).await
+    }
+
     /// The newest outcome of every kind per application and host under the filter, oldest first: what there is to say about now.
     ///
     /// # Errors

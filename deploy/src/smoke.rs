@@ -45,4 +45,14 @@ mod tests {
             Err("the body does not contain \"gone\"; it said: here".to_owned())
         );
     }
+
+    #[test]
+    fn what_is_shown_of_an_answer_is_cut() {
+        for past in [0, 1] {
+            assert_eq!(
+                shown(&"é".repeat(SHOWN_MAX_CHARS + past)),
+                format!("; it said: {}", "é".repeat(SHOWN_MAX_CHARS))
+            );
+        }
+    }
 }

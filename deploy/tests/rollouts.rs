@@ -56,6 +56,17 @@ fn a_large_wave_is_proven_in_parts() {
 }
 
 #[test]
+fn so_many_proofs_are_asked_for() {
+    let names = |from: usize, to: usize| (from..to).map(|number| host(&format!("h{number}"))).collect::<Vec<_>>();
+    for (hosts, asked) in [(31, 31), (32, 32), (33, 32)] {
+        let waves = vec![Wave::of(names(0, hosts)), Wave::of(names(hosts, hosts + 1))];
+        let order =
+            Order { host: names(hosts, hosts + 1).remove(0), ..order(RolloutPlan { waves, ..RolloutPlan::default() }) };
+        assert_eq!(proofs_needed(&order, &first_state(&order)).len(), asked);
+    }
+}
+
+#[test]
 fn the_promotion_says_how_long_a_host_bakes() {
     let of_stack_ms = 5_000;
     let bakes = |of_plan: u64, of_wave: Option<u64>| {

@@ -1,8 +1,6 @@
 //! Messages and configurations that nobody should have written: each gets a verdict, and none a panic.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
-
 use landfall_bus::Delivered;
 use landfall_fuzz::run;
 use landfall_schema::ids::Counter;
@@ -10,20 +8,15 @@ use landfall_schema::layout::EVENT_MAX_BYTES;
 use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::signature::SigningKey;
 
-use crate::config::{Config, PreviewConfig};
-use crate::intake::{Facts, MessageId, PreviewFacts, Standing, Verdict, claimed, judge};
+use crate::config::Config;
+use crate::intake::{MessageId, Verdict, claimed, judge};
 use crate::samples;
 
 /// As the bus hands it over: by a stranger, and by the one who may promote.
 #[test]
 fn messages() {
     let key = SigningKey::generate();
-    let trusted = [key.public()];
-    let apps = BTreeMap::from([("shop".parse().unwrap(), ())]);
-    let (host, env) = ("host-a".parse().unwrap(), "staging".parse().unwrap());
-    let labels = BTreeMap::from([("role".to_owned(), "web".to_owned())]);
-    let takes = PreviewConfig { directory: "/x".into(), max_lifetime: std::time::Duration::from_secs(60), max: 1 };
-    let takes = BTreeMap::from([("shop".parse().unwrap(), takes)]);
+    let judging = samples::Judging::by(&key);
     let announcer = samples::announcer();
     let seeds = [samples::event(samples::promotion(5)).encode().unwrap()];
     run("message", &seeds, |bytes| {
@@ -31,23 +24,13 @@ fn messages() {
         let damaged = by_promoter.replacen('"', "'", bytes.len() % 3);
         for signature in [None, Some(by_promoter.clone()), Some(damaged), Some(String::from_utf8_lossy(bytes).into())] {
             let message = Delivered { signature: signature.clone(), ..samples::message(bytes.to_vec(), None) };
-            let facts = Facts {
-                host: &host,
-                env: &env,
-                labels: &labels,
-                trusted: &trusted,
-                apps: &apps,
-                previews: PreviewFacts { takes: &takes, here: &BTreeMap::new() },
-                now: samples::now(),
-                standing: Some(Standing { counter: Counter(4), id: samples::order(4).id }),
-                is_known: false,
-            };
             let _ = (MessageId::of(&message), claimed(&message));
-            match judge(&message, &facts) {
+            match judge(&message, &judging.facts()) {
                 Verdict::Take(taken) => {
                     // Only these very bytes with the promoter's signature are ever carried out.
                     assert_eq!(signature.as_ref(), Some(&by_promoter));
-                    assert!(taken.order.promotion.counter > Counter(4) && taken.order.promotion.env == env);
+                    let promotion = &taken.order.promotion;
+                    assert!(promotion.counter > Counter(4) && promotion.env.as_str() == "staging");
                 }
                 Verdict::DeadLetter { reason, refused } => {
                     let letter = announcer.dead_letter(&message, reason.clone(), samples::now()).unwrap();

@@ -27,6 +27,7 @@ mod migrate;
 mod observe;
 mod oneshot;
 mod overrides;
+mod own_file;
 mod partial;
 mod policy;
 mod preview;

@@ -2,15 +2,15 @@
 //! told. SQLite, written through to the disk before anything is done.
 
 mod disk;
+mod error;
 mod newest;
+mod open;
 mod rows;
 mod rules;
 mod seal;
 mod serving;
 
-use std::fs::{OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use landfall_deploy::{Input, Order};
@@ -19,26 +19,22 @@ use landfall_schema::bundle::Bundle;
 use landfall_schema::ids::{AppName, EnvName, EventId, HostName};
 use landfall_schema::outcome::{OutcomeKind, ReasonCode};
 use landfall_schema::promotion::Intent;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::SqlitePool;
 use sqlx::{Row as _, Sqlite, Transaction};
-use thiserror::Error;
 
 use crate::announce::Announcement;
 use crate::hands::Committed;
 use crate::intake::{Handled, MessageId, Standing, Taken};
 
+use error::failed;
+
+pub use error::JournalError;
 pub use rows::{Told, Unfinished, Unpublished};
 pub use rules::Rule;
 pub use serving::Serving;
 
 /// The journal's file in the state directory.
 pub const FILE_NAME: &str = "journal.sqlite";
-/// Time for another process to let go of the file, e.g. a person who reads it with `sqlite3`.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// SQLite's page cache, in KiB (negative is SQLite's way to say KiB).
-const CACHE_KIB: i32 = -512;
-/// The write-ahead log is cut back to this size.
-const WAL_MAX_BYTES: i64 = 1024 * 1024;
 /// Ended promotions that are kept per application.
 const RELEASES_KEPT: i64 = 50;
 /// Refusals that are kept.
@@ -50,42 +46,6 @@ const FORGET_REFUSALS: &str = "DELETE FROM refusals WHERE message IN (SELECT mes
 const TOLD_KEPT: i64 = 1_000;
 /// Published events are kept this long, for people who look.
 const PUBLISHED_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
-#[derive(Debug, Error)]
-pub enum JournalError {
-    #[error(
-        "cannot open the journal {}\n  hint: does the executor's user own the state directory, and has its disk space left? see `ls -l` and `df` there",
-        path.display()
-    )]
-    Open { path: PathBuf, source: sqlx::Error },
-    #[error(
-        "the journal {file} is damaged: {detail}\n  hint: nothing was changed. Stop the executor and move it away with the files beside it: \
-         `mkdir {folder}/damaged && mv {file}* {folder}/damaged/`. The host then takes the newest promotion of every application once more",
-        file = path.display(), folder = path.parent().unwrap_or(path).display()
-    )]
-    Damaged { path: PathBuf, detail: String },
-    #[error(
-        "the journal {file} is an older copy: the newest promotion of {of} that it knows is #{known}, and this host has taken #{taken} since\n  \
-         hint: put the newest journal back. If it is lost, stop the executor and move this one away: `mkdir {folder}/older && mv {file}* {folder}/older/`. \
-         The host then takes the newest promotion of every application once more",
-        file = path.display(), folder = path.parent().unwrap_or(path).display()
-    )]
-    Older { path: PathBuf, of: String, known: u64, taken: u64 },
-    #[error("cannot bring the journal {} to this version's form", path.display())]
-    Migrate { path: PathBuf, source: sqlx::migrate::MigrateError },
-    #[error("cannot {what} in the journal")]
-    Query { what: &'static str, source: sqlx::Error },
-    #[error(
-        "the journal holds something unreadable: {what}\n  hint: if a newer executor wrote it, install that one again; else stop the executor and \
-         move {FILE_NAME} in the state directory away, and the host takes the newest promotion of every application once more"
-    )]
-    Unreadable { what: String },
-}
-
-/// Names the operation that failed.
-fn failed(what: &'static str) -> impl FnOnce(sqlx::Error) -> JournalError {
-    move |source| JournalError::Query { what, source }
-}
 
 #[derive(Debug, Clone)]
 pub struct Journal {
@@ -104,70 +64,6 @@ pub struct Step<'a> {
 }
 
 impl Journal {
-    /// Opens or creates the journal, brings its tables up to date and checks it.
-    ///
-    /// # Errors
-    /// [`JournalError::Damaged`] when SQLite's own check finds anything, or a row is not what was written; [`JournalError::Older`];
-    /// otherwise what could not be done.
-    pub async fn open(state_dir: &Path) -> Result<Self, JournalError> {
-        let path = state_dir.join(FILE_NAME);
-        keep_to_ourselves(&path).map_err(|source| JournalError::Open { path: path.clone(), source: source.into() })?;
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .statement_cache_capacity(32)
-            .pragma("cache_size", CACHE_KIB.to_string())
-            .pragma("journal_size_limit", WAL_MAX_BYTES.to_string());
-        disk::read(Self::open_file(path, options)).await
-    }
-
-    async fn open_file(path: PathBuf, options: SqliteConnectOptions) -> Result<Self, JournalError> {
-        // One connection: writes are serial anyway, and each connection costs a thread and a cache.
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .connect_with(options)
-            .await
-            .map_err(|source| open_error(&path, source))?;
-        let folder = path.parent().unwrap_or(&path).to_owned();
-        let journal = Self { pool, folder };
-        journal.check(&path).await?;
-        sqlx::migrate!("./migrations").run(&journal.pool).await.map_err(|source| match source {
-            sqlx::migrate::MigrateError::Execute(source) => open_error(&path, source),
-            source => JournalError::Migrate { path: path.clone(), source },
-        })?;
-        seal::verify(&journal.pool, &path).await.map_err(|error| match error {
-            JournalError::Query { source, .. } => open_error(&path, source),
-            error => error,
-        })?;
-        newest::compare(&journal.pool, &journal.folder).await?;
-        Ok(journal)
-    }
-
-    async fn check(&self, path: &Path) -> Result<(), JournalError> {
-        let lines: Vec<String> = sqlx::query_scalar("PRAGMA integrity_check(5)")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|source| open_error(path, source))?;
-        if lines == ["ok"] {
-            return Ok(());
-        }
-        Err(JournalError::Damaged { path: path.to_owned(), detail: lines.join("; ") })
-    }
-
-    pub async fn close(&self) {
-        let closed = disk::read(async {
-            self.pool.close().await;
-            Ok(())
-        });
-        closed.await.ok();
-    }
-
     async fn begin(&self) -> Result<Transaction<'static, Sqlite>, JournalError> {
         const BEGIN: &str = "BEGIN IMMEDIATE";
         let begun = match self.pool.begin_with(BEGIN).await {
@@ -577,23 +473,6 @@ impl Journal {
         tx.commit().await.map_err(failed(what))
         })
         .await
-    }
-}
-
-/// Promotions may hold what is nobody else's business. SQLite gives the files beside it the same mode.
-fn keep_to_ourselves(path: &Path) -> std::io::Result<()> {
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    // One that is older than this rule.
-    file.set_permissions(Permissions::from_mode(0o600))
-}
-
-fn open_error(path: &Path, source: sqlx::Error) -> JournalError {
-    let code = source.as_database_error().and_then(|error| error.code()).and_then(|code| code.parse::<i32>().ok());
-    match code.map(|code| code & 0xff) {
-        // SQLITE_CORRUPT and SQLITE_NOTADB, with their extended codes.
-        // SQLITE_ERROR: what this version writes itself is never wrong SQL, so the file has tables, or a form, that it never gave it.
-        Some(1 | 11 | 26) => JournalError::Damaged { path: path.to_owned(), detail: source.to_string() },
-        _ => JournalError::Open { path: path.to_owned(), source },
     }
 }
 

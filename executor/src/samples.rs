@@ -8,13 +8,14 @@ use landfall_deploy::Order;
 use landfall_schema::Timestamp;
 use landfall_schema::bundle::{BUNDLE_VERSION, Bundle, BundleFile};
 use landfall_schema::event::{CloudEvent, TYPE_PROMOTED};
-use landfall_schema::ids::{Counter, Digest, EventId};
+use landfall_schema::ids::{AppName, Counter, Digest, EnvName, EventId, HostName};
 use landfall_schema::promotion::{BundleRef, Intent, PinnedImage, Promotion, RolloutPlan, Wave};
-use landfall_schema::signature::SigningKey;
+use landfall_schema::signature::{PublicKey, SigningKey};
 use uuid::Uuid;
 
 use crate::announce::Announcer;
-use crate::intake::{MessageId, Taken};
+use crate::config::PreviewConfig;
+use crate::intake::{Facts, MessageId, PreviewFacts, Standing, Taken};
 
 pub(crate) fn now() -> Timestamp {
     "2026-11-21T12:00:00Z".parse().unwrap()
@@ -87,5 +88,54 @@ pub(crate) fn taken(counter: u64) -> Taken {
         body: message.body,
         signature: message.signature,
         traceparent: None,
+    }
+}
+
+/// What host-a of staging judges a promotion by: it took the fourth of shop, and takes previews of it.
+pub(crate) struct Judging {
+    host: HostName,
+    env: EnvName,
+    labels: BTreeMap<String, String>,
+    trusted: [PublicKey; 1],
+    apps: BTreeMap<AppName, ()>,
+    takes: BTreeMap<AppName, PreviewConfig>,
+    /// Previews that are here, and what each is of.
+    pub(crate) here: BTreeMap<AppName, AppName>,
+    pub(crate) standing: Option<Standing>,
+    pub(crate) is_known: bool,
+}
+
+impl Judging {
+    pub(crate) fn by(promoter: &SigningKey) -> Self {
+        let takes = PreviewConfig {
+            directory: "/opt/previews/shop".into(),
+            max_lifetime: std::time::Duration::from_secs(3_600),
+            max: 2,
+        };
+        Self {
+            host: "host-a".parse().unwrap(),
+            env: "staging".parse().unwrap(),
+            labels: BTreeMap::from([("role".to_owned(), "web".to_owned())]),
+            trusted: [promoter.public()],
+            apps: BTreeMap::from([("shop".parse().unwrap(), ())]),
+            takes: BTreeMap::from([("shop".parse().unwrap(), takes)]),
+            here: BTreeMap::new(),
+            standing: Some(Standing { counter: Counter(4), id: order(4).id }),
+            is_known: false,
+        }
+    }
+
+    pub(crate) fn facts(&self) -> Facts<'_, ()> {
+        Facts {
+            host: &self.host,
+            env: &self.env,
+            labels: &self.labels,
+            trusted: &self.trusted,
+            apps: &self.apps,
+            previews: PreviewFacts { takes: &self.takes, here: &self.here },
+            now: now(),
+            standing: self.standing,
+            is_known: self.is_known,
+        }
     }
 }

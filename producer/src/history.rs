@@ -231,9 +231,13 @@ fn rows(pasts: &[Past]) -> Vec<Vec<String>> {
 
 fn why(host: &PastHost) -> String {
     let Some(reason) = &host.reason else { return String::new() };
-    let line = reason.message.lines().next().unwrap_or_default();
+    shortened(&reason.message)
+}
+
+fn shortened(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
     let mut short: String = line.chars().take(WHY_MAX_CHARS).collect();
-    if short.len() < reason.message.len() {
+    if short.len() < message.len() {
         short.push('…');
     }
     short

@@ -27,3 +27,20 @@ fn shortened(mut error: clap::Error) -> clap::Error {
     }
     error
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_mistake_is_not_repeated_whole() {
+        let told = |chars: usize| {
+            let command = clap::Command::new("x").arg(clap::Arg::new("a").value_parser(["yes"]));
+            let error = command.try_get_matches_from(["x".to_owned(), "é".repeat(chars)]);
+            error.map_or_else(|error| shortened(error).to_string(), |_| "taken".to_owned())
+        };
+        let (at, past) = (told(SHOWN_MAX_CHARS), told(SHOWN_MAX_CHARS + 1));
+        assert!(at.contains(&"é".repeat(SHOWN_MAX_CHARS)) && !at.contains('…'), "{at}");
+        assert!(past.contains(&("é".repeat(SHOWN_MAX_CHARS) + "…")), "{past}");
+    }
+}

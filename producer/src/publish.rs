@@ -26,6 +26,11 @@ pub struct Place {
 /// A bus that was restored from a copy lacks fewer promotions of an application than this; what hosts say beyond it is not believed.
 const LOST_MAX: u64 = 10_000;
 
+/// Whether a host may run this where the bus knows no promotion after `newest`.
+fn is_plausible(runs: Counter, newest: Counter) -> bool {
+    runs > newest && runs.0 - newest.0 <= LOST_MAX
+}
+
 /// The place after the newest promotion, and after what the hosts run: a bus that was restored from a copy may not know it any more. A promotion
 /// that cannot be read is stepped over: its counter is then that of the newest readable one.
 pub async fn next_place(
@@ -46,8 +51,7 @@ pub async fn next_place(
         }
     };
     let runs = known.iter().filter_map(|host| Some((host, host.presence.apps.get(app)?.as_ref()?.counter)));
-    let ahead =
-        runs.filter(|(_, runs)| *runs > counter && runs.0 - counter.0 <= LOST_MAX).max_by_key(|(_, runs)| *runs);
+    let ahead = runs.filter(|(_, runs)| is_plausible(*runs, counter)).max_by_key(|(_, runs)| *runs);
     let counter = ahead.map_or(counter, |(host, runs)| {
         let name = &host.presence.host;
         output.warn(format!(
@@ -121,6 +125,13 @@ pub fn parse_duration(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn so_many_promotions_may_be_lost() {
+        for (runs, expect) in [(7, false), (8, true), (7 + LOST_MAX, true), (8 + LOST_MAX, false)] {
+            assert_eq!(is_plausible(Counter(runs), Counter(7)), expect, "{runs}");
+        }
+    }
 
     #[test]
     fn time_spans() {

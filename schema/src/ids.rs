@@ -245,3 +245,15 @@ impl FromStr for EventId {
         value.parse().map(Self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_a_bad_value_is_cut() {
+        let bad = |chars: usize| "é".repeat(chars);
+        assert_eq!(shown(&bad(SHOWN_MAX_CHARS)), bad(SHOWN_MAX_CHARS));
+        assert_eq!(shown(&bad(SHOWN_MAX_CHARS + 1)), bad(SHOWN_MAX_CHARS) + "…");
+    }
+}

@@ -157,9 +157,8 @@ mod tests {
         LeaseDone { promotion, counter: Counter(counter), by: "host-a".parse().unwrap(), applied: Vec::new() }
     }
 
-    #[test]
-    fn a_newer_migration_is_not_forgotten_for_an_older_one() {
-        let mut lease = MigrationLease {
+    fn lease() -> MigrationLease {
+        MigrationLease {
             env: "test".parse().unwrap(),
             database: "shop".to_owned(),
             app: "shop".parse().unwrap(),
@@ -170,7 +169,12 @@ mod tests {
             holder: "host-a".parse().unwrap(),
             phase: LeasePhase::Running,
             done: BTreeMap::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn a_newer_migration_is_not_forgotten_for_an_older_one() {
+        let mut lease = lease();
         // Counter and id of what comes after one another, and what is remembered then. The last one is of a bus that began anew.
         for (done, newest) in [(done(4, 40), 4), (done(6, 60), 6), (done(5, 50), 6), (done(1, 70), 1)] {
             lease.remember(done);
@@ -187,5 +191,25 @@ mod tests {
         let open = |envelope: &DsseEnvelope| MigrationLease::open(&serde_json::to_vec(envelope).unwrap());
         assert!(matches!(open(&unsigned), Err(LeaseError::Signature(_))));
         assert!(matches!(open(&other), Err(LeaseError::NoLease(_))));
+    }
+
+    #[test]
+    fn a_lease_remembers_so_many_services_and_migrations() {
+        let mut lease = lease();
+        for n in 0..=LEASE_DONE_MAX {
+            (lease.service, lease.counter) = (format!("s{n}").parse().unwrap(), Counter(1));
+            lease.remember(done(1, n as u128));
+            assert_eq!(lease.done.len(), (n + 1).min(LEASE_DONE_MAX));
+        }
+        // The oldest was forgotten.
+        assert!(!lease.done.contains_key("shop.s0") && lease.done.contains_key("shop.s1"));
+        for (count, first) in [(LEASE_APPLIED_MAX, "m0"), (LEASE_APPLIED_MAX + 1, "m1")] {
+            let one =
+                |n| AppliedMigration { database: "shop".to_owned(), description: format!("m{n}"), duration_ms: 1 };
+            let applied = (0..count).map(one).collect();
+            lease.remember(LeaseDone { applied, ..done(2, 1_000 + count as u128) });
+            let kept = &lease.done_for(&lease.app, &lease.service).unwrap().applied;
+            assert_eq!((kept.len(), kept[0].description.as_str()), (LEASE_APPLIED_MAX, first));
+        }
     }
 }

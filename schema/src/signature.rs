@@ -273,3 +273,21 @@ impl DsseEnvelope {
         Ok((bytes, signer))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_keys_is_cut() {
+        for past in [0, 1] {
+            assert_eq!(shown_of_bad_key(&"X".repeat(60 + past)), format!("{:?}", "X".repeat(60)));
+            let stranger = Signature { keyid: "U".repeat(KEYID_SHOWN_MAX_CHARS + past), sig: String::new() };
+            let trusted = [SigningKey::generate().public()];
+            let error = verify(b"body", Some(&encode_header(&[stranger])), &trusted).unwrap_err();
+            let SignatureError::Untrusted { signers } = error else { panic!("{error}") };
+            assert_eq!(signers, "U".repeat(KEYID_SHOWN_MAX_CHARS));
+        }
+    }
+}

@@ -155,4 +155,12 @@ mod tests {
             assert!(serde_json::from_str::<WaveSize>(json).is_err(), "{json}");
         }
     }
+
+    #[test]
+    fn what_is_shown_of_a_bad_size_is_cut() {
+        for chars in [SHOWN_MAX_CHARS, SHOWN_MAX_CHARS + 1] {
+            let error = "é".repeat(chars).parse::<WaveSize>().unwrap_err();
+            assert_eq!(error.shown, "é".repeat(SHOWN_MAX_CHARS));
+        }
+    }
 }

@@ -90,3 +90,14 @@ fn long_statements() {
     // Data is long and takes nothing away.
     assert!(codes(&format!("INSERT INTO a VALUES {};", "(1),".repeat(20_000))).is_empty());
 }
+
+#[test]
+fn findings_and_words_have_an_end() {
+    use crate::{FINDINGS_PER_FILE_MAX, unreadable};
+    for past in [0, 1] {
+        let text: String = (0..FINDINGS_PER_FILE_MAX + past).map(|n| format!("DROP TABLE t{n};\n")).collect();
+        let found = check([("a.sql", text.as_str()), ("b.sql", "DROP TABLE other;")], Language::Postgres);
+        assert_eq!(found.len(), FINDINGS_PER_FILE_MAX + 1);
+        assert!(unreadable(&"é".repeat(120 + past)).ends_with(&format!(" away: {}", "é".repeat(120))));
+    }
+}

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
 use crate::lab::program;
-use crate::process::{Process, tail};
+use crate::process::{Process, tail, until};
 
 /// Between two looks at whether the executor still runs; outcomes that it published before are read first.
 const DEATH_POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -70,6 +70,18 @@ impl ExecutorProcess {
         let mut command = self.command()?;
         self.process = Some(Process::start(&self.settings.host, &mut command, &self.log_path())?);
         Ok(())
+    }
+
+    /// Waits until a process that was started has ended without being told to.
+    ///
+    /// # Errors
+    /// When it still runs after `limit`.
+    pub async fn ends_within(&mut self, limit: Duration) -> Result<()> {
+        until("the executor ends", limit, async || {
+            ensure!(!self.is_running(), "it runs");
+            Ok(())
+        })
+        .await
     }
 
     /// Runs `landfall-executor --check` to its end.

@@ -181,13 +181,16 @@ impl Scenario {
         let env = &EnvName::new(executor.settings.env.clone())?;
         let before = beat(bus, env, name).await?;
         executor.start()?;
-        until("the executor is present", limit, async || {
-            ensure!(executor.is_running(), "it ended");
-            ensure!(beat(bus, env, name).await? > before, "no new sign of life");
-            Ok(())
+        // One that has ended is not waited for.
+        let is_up = until("the executor is present", limit, async || {
+            let is_running = executor.is_running();
+            ensure!(!is_running || beat(bus, env, name).await? > before, "no new sign of life");
+            Ok(is_running)
         })
         .await
-        .with_context(|| executor.log())
+        .with_context(|| executor.log())?;
+        ensure!(is_up, "the executor ended\n{}", executor.log());
+        Ok(())
     }
 
     /// The only host.

@@ -139,3 +139,37 @@ fn search(folder: &std::path::Path, found: &mut Vec<String>) -> Result<()> {
     }
     Ok(())
 }
+
+/// What can make much out of little, by the names of the crates that everybody uses for it.
+const DECOMPRESSORS: [&str; 17] = [
+    "async-compression",
+    "brotli",
+    "brotli-decompressor",
+    "bzip2",
+    "flate2",
+    "inflate",
+    "libflate",
+    "lz4",
+    "lz4_flex",
+    "lzma-rs",
+    "miniz_oxide",
+    "ruzstd",
+    "snap",
+    "xz2",
+    "zip",
+    "zlib-rs",
+    "zstd",
+];
+
+/// No bomb goes off where nothing is unpacked: bundles are JSON, layers are the Docker engine's business, and no answer of a registry or
+/// of the bus is asked for, or read, in another encoding than its own.
+#[test]
+fn nothing_is_decompressed() -> Result<()> {
+    let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock"))?;
+    let names: BTreeSet<&str> =
+        lock.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"')).collect();
+    ensure!(names.contains("serde_json"), "Cargo.lock is not read as it should be");
+    let found: Vec<&&str> = DECOMPRESSORS.iter().filter(|name| names.contains(**name)).collect();
+    assert!(found.is_empty(), "{found:?} can decompress: bound what it makes, with a test, or leave it out");
+    Ok(())
+}

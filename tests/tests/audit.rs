@@ -16,14 +16,14 @@ use serde_json::Value;
 
 const LEDGER_LIMIT: Duration = Duration::from_secs(15);
 
-struct Audit {
+pub(crate) struct Audit {
     folder: PathBuf,
     database: String,
     server: String,
 }
 
 impl Audit {
-    fn new(folder: &Path, database: &str, server: &str) -> Self {
+    pub(crate) fn new(folder: &Path, database: &str, server: &str) -> Self {
         Self { folder: folder.to_owned(), database: database.to_owned(), server: server.to_owned() }
     }
 
@@ -39,7 +39,14 @@ impl Audit {
 
     /// Follows the bus with durables of this name.
     fn run(&self, name: &str) -> Result<Process> {
-        Process::start("landfall-audit", &mut self.command(&["run", "--name", name])?, &self.folder.join("audit.log"))
+        self.run_trusting(name, &[])
+    }
+
+    /// The same, with these keys for what they may sign.
+    pub(crate) fn run_trusting(&self, name: &str, keys: &[String]) -> Result<Process> {
+        let mut arguments = vec!["run", "--name", name];
+        arguments.extend(keys.iter().flat_map(|key| ["--trust", key]));
+        Process::start("landfall-audit", &mut self.command(&arguments)?, &self.folder.join("audit.log"))
     }
 
     fn history(&self) -> Result<Vec<Value>> {
@@ -49,7 +56,7 @@ impl Audit {
     }
 
     /// Waits until the newest promotion has ended in the ledger.
-    async fn has_ended(&self, counter: u64) -> Result<Vec<Value>> {
+    pub(crate) async fn has_ended(&self, counter: u64) -> Result<Vec<Value>> {
         until("the ledger is complete", LEDGER_LIMIT, async || {
             let history = self.history()?;
             let newest = history.first();

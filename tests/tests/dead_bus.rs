@@ -63,7 +63,6 @@ const DAMAGE: [(&str, &str); 7] = [
 ];
 
 #[tokio::test]
-#[ignore = "not seen to pass since rows carry seals: cargo nextest run -p landfall-tests --run-ignored all dead_bus"]
 async fn a_journal_with_strange_rows_is_refused_in_words_or_borne() -> Result<()> {
     let mut scenario = Scenario::with_v1().await?;
     scenario.host().executor.terminate().await?;

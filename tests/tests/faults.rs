@@ -58,6 +58,11 @@ async fn assert_told(bus: &Bus, state_dir: &Path) -> Result<()> {
     .await
 }
 
+/// The same of the only host.
+async fn assert_host_told(scenario: &Scenario) -> Result<()> {
+    assert_told(&scenario.bus, &scenario.hosts[0].executor.state_dir()).await
+}
+
 /// The ids of the outcomes that are in a host's journal, told or not.
 async fn written_outcomes(state_dir: &Path) -> Result<BTreeSet<String>> {
     let mut connection = read_journal(state_dir).await?;

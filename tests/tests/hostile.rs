@@ -1,6 +1,9 @@
 //! Attacks on a running executor, by whoever may write to the bus and by whoever may promote. Each is answered in words or passed by, none
 //! touches what serves, memory stays bounded, and the next good release is deployed.
 
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -242,7 +245,6 @@ fn laughs() -> String {
 }
 
 #[tokio::test]
-#[ignore = "not seen to pass as a whole since deep compose files are refused: cargo nextest run -p landfall-tests --run-ignored all hostile"]
 async fn promotions_of_whoever_may_promote() -> Result<()> {
     let mut served = Served::v1().await?;
     let before = resident(&mut served)?;
@@ -338,4 +340,55 @@ async fn promotions_of_whoever_may_promote() -> Result<()> {
         served.assert_untouched().await.with_context(|| name.to_owned())?;
     }
     assert_well(&mut served, count, before).await
+}
+
+/// What a container that has the stack's folder mounted could put there before the next release.
+#[tokio::test]
+async fn what_was_planted_in_the_folder_of_a_stack_leads_nowhere() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let before = resident(&mut served)?;
+    let folder = served.scenario.host().directory.clone();
+    let (env_file, foreign) = (folder.join(".env"), served.scenario.folder().join("of-another-stack.env"));
+    std::fs::write(&foreign, "HTTP_PORT=1\nSTOLEN=yes\n")?;
+    let own = std::fs::read(&env_file)?;
+    let pipe = |at: &Path| -> Result<()> {
+        ensure!(Command::new("mkfifo").arg(at).status()?.success(), "no pipe");
+        Ok(())
+    };
+    symlink(&foreign, folder.join("link.env"))?;
+    symlink("/etc/shadow", folder.join("link.secret"))?;
+    symlink("/", folder.join("link"))?;
+    // Each: what stands in the place of `.env`, and more lines of the service.
+    type Plant<'a> = &'a dyn Fn(&Path) -> Result<()>;
+    let nothing: Plant = &|at| Ok(std::fs::write(at, &own)?);
+    let attacks: [(&str, Plant, &str, ReasonCode); 7] = [
+        (".env is a link to another stack's", &|at| Ok(symlink(&foreign, at)?), "", ReasonCode::PolicyViolation),
+        (".env is a link to the host's", &|at| Ok(symlink("/etc/shadow", at)?), "", ReasonCode::PolicyViolation),
+        (".env is a pipe", &pipe, "", ReasonCode::EnvFileMissing),
+        (".env is a folder", &|at| Ok(std::fs::create_dir(at)?), "", ReasonCode::EnvFileMissing),
+        ("an env_file is a link", nothing, "env_file: link.env", ReasonCode::PolicyViolation),
+        ("what is mounted is a link", nothing, "volumes: [./link:/host]", ReasonCode::PolicyViolation),
+        ("a mounted file is a link", nothing, "volumes: [./link.secret:/host]", ReasonCode::PolicyViolation),
+    ];
+    for (name, plant, lines, code) in &attacks {
+        std::fs::remove_file(&env_file)?;
+        plant(&env_file)?;
+        let draft = served.scenario.draft(&Stack::app(&served.v1).app_lines(lines))?;
+        draft.store_bundle(&served.scenario.bus).await?;
+        draft.signed(&served.scenario.promoter)?.publish(&served.scenario.bus).await?;
+        let outcome = served.scenario.terminal(0, draft.counter()).await.with_context(|| (*name).to_owned())?;
+        let is_kept_out = matches!(outcome.kind, OutcomeKind::DeployFailed | OutcomeKind::DeployRefused);
+        ensure!(is_kept_out, "{name}: {outcome:#?}");
+        ensure!(outcome.reason.as_ref().is_some_and(|reason| reason.code == *code), "{name}: {outcome:#?}");
+        eprintln!("{name}: {} {}", outcome.kind, outcome.message);
+        ensure!(!format!("{outcome:?}").contains("STOLEN"), "{name} shows what it should not have read: {outcome:#?}");
+        served.assert_untouched().await.with_context(|| (*name).to_owned())?;
+        match env_file.is_dir() {
+            true => std::fs::remove_dir(&env_file)?,
+            false => std::fs::remove_file(&env_file)?,
+        }
+        std::fs::write(&env_file, &own)?;
+    }
+    ensure!(std::fs::read(&foreign)? == b"HTTP_PORT=1\nSTOLEN=yes\n", "it was written to");
+    assert_well(&mut served, attacks.len(), before).await
 }

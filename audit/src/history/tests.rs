@@ -50,6 +50,11 @@ fn the_outcome_is_what_all_hosts_say() {
         // A forged success does not hide the truth, whichever came first.
         (r#"["a"]"#, "a deploy.succeeded untrusted, a deploy.rolled_back trusted", "rolled_back"),
         (r#"["a"]"#, "a deploy.rolled_back trusted, a deploy.succeeded untrusted", "rolled_back"),
+        // One that stands alone is not told as a fact.
+        (r#"["a"]"#, "a deploy.succeeded untrusted", "succeeded (unverified)"),
+        (r#"["a","b"]"#, "a deploy.succeeded trusted, b deploy.succeeded mismatch", "succeeded (unverified)"),
+        (r#"["a","b"]"#, "a deploy.succeeded trusted, b deploy.stuck unsigned", "mixed (unverified)"),
+        (r#"["a"]"#, "a deploy.succeeded unchecked", "succeeded"),
         // The waiter gave up, the host came back later.
         (r#"["a"]"#, "a deploy.not_reached trusted, a deploy.succeeded trusted", "succeeded"),
         // A newer one passed it by and fell, so the host took it after all.
@@ -57,6 +62,9 @@ fn the_outcome_is_what_all_hosts_say() {
         (r#"["a"]"#, "a deploy.superseded trusted", "superseded"),
         // A host that was not in the plan counts as well.
         (r#"["a"]"#, "a deploy.succeeded trusted, z deploy.stuck trusted", "mixed"),
+        // Unless a stranger made it up.
+        (r#"["a"]"#, "a deploy.succeeded trusted, z deploy.stuck untrusted", "succeeded"),
+        (r#"["a"]"#, "a deploy.succeeded trusted, z release.accepted unsigned", "succeeded"),
     ] {
         let outcomes = said
             .split(", ")

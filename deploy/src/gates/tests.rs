@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use landfall_schema::Timestamp;
 use landfall_schema::event::{CloudEvent, TYPE_APPROVED, TYPE_CONDEMNED, TYPE_ENVIRONMENT_POLICY, TYPE_PROMOTED};
 use landfall_schema::gates::{
-    Absolution, Approval, ApprovalRule, ApprovalVerdict, Approver, Condemned, CondemnedList, EnvironmentPolicy,
-    Evidence, Freeze, FreezeWindow, Requirement, fingerprint,
+    Absolution, Approval, ApprovalRule, ApprovalVerdict, Approver, Condemned, CondemnedList, EVIDENCE_HOSTS_MAX,
+    EnvironmentPolicy, Evidence, Freeze, FreezeWindow, Requirement, fingerprint,
 };
 use landfall_schema::ids::{Counter, Digest, EventId, HostName};
 use landfall_schema::outcome::{Outcome, OutcomeKind, Reason, ReasonCode};
@@ -479,4 +479,21 @@ fn documents_are_believed_by_their_signature_and_place() {
     assert!(documents::condemned(&serde_json::to_vec(&envelope).unwrap(), &env, &app).is_ok());
     envelope.signatures[0].keyid = stranger.public().to_string();
     assert!(documents::condemned(&serde_json::to_vec(&envelope).unwrap(), &env, &app).is_err());
+}
+
+/// The plan names hosts that are known, so many of them, and then one that nobody knows.
+#[test]
+fn so_many_hosts_are_asked_for_evidence() {
+    let known = |count: usize| {
+        World::proven(|_, staged, _| {
+            let hosts = ["s1", "s2"].map(host).into_iter().cycle().take(count).chain([host("s9")]);
+            staged.plan.waves = vec![Wave::of(hosts.collect())];
+        })
+    };
+    check(
+        &known(EVIDENCE_HOSTS_MAX - 1),
+        "the last that is asked for",
+        "not_proven_elsewhere: s9, where it ran: landfall policy apply",
+    );
+    check(&known(EVIDENCE_HOSTS_MAX), "one past it", "pass");
 }

@@ -194,3 +194,30 @@ fn applications_and_previews() {
     assert!(said.contains("previews.a.max_lifetime: \"soon\" is no lifetime"), "{said}");
     assert!(said.contains("previews.a.max: is 0, allowed is 1 to 1000"), "{said}");
 }
+
+#[test]
+fn numbers_and_labels_have_a_limit() {
+    let told = |top: &str, labels: &str, sections: &str| {
+        let defaults = DEFAULT_CONFIG.replace("[labels]\n", &format!("[labels]\n{labels}\n"));
+        let text = with_key(&format!("{top}\n{defaults}\n{sections}"));
+        Config::parse(&text, &nothing).map(drop).map_err(|problems| problems[0].to_string())
+    };
+    let previews = |max: u64| format!("[previews.a]\ndirectory = \"/opt/p\"\nmax_lifetime = \"1h\"\nmax = {max}\n");
+    let label = |bytes: usize| format!("role = \"{}\"", "x".repeat(bytes));
+    for (at, past, words) in [
+        (
+            told(&format!("keep_releases = {KEEP_RELEASES_MAX}"), "", ""),
+            told(&format!("keep_releases = {}", KEEP_RELEASES_MAX + 1), "", ""),
+            "keep_releases: is 101, allowed is 1 to 100",
+        ),
+        (told("", &label(LABEL_MAX_BYTES), ""), told("", &label(LABEL_MAX_BYTES + 1), ""), "cannot be used"),
+        (
+            told("", "", &previews(1_000)),
+            told("", "", &previews(1_001)),
+            "previews.a.max: is 1001, allowed is 1 to 1000",
+        ),
+    ] {
+        assert_eq!(at, Ok(()));
+        assert!(past.as_ref().is_err_and(|error| error.contains(words)), "{past:?}");
+    }
+}

@@ -50,3 +50,20 @@ impl<T: Clone> Memory<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn so_many_rollouts_are_remembered() {
+        let memory = Memory::default();
+        let id = |n: usize| EventId(Uuid::from_u128(n as u128));
+        (0..KEPT).for_each(|n| memory.keep(id(n), n));
+        assert_eq!(memory.of(id(0)), Some(0));
+        memory.keep(id(KEPT), KEPT);
+        assert_eq!((memory.of(id(0)), memory.of(id(1)), memory.of(id(KEPT))), (None, Some(1), Some(KEPT)));
+    }
+}

@@ -46,4 +46,17 @@ mod tests {
         assert_eq!(delays, [0, 0, 0, 10, 10, 10, 20, 20, 20, 40, 40, 40, 80, 80]);
         assert_eq!(delay(&Order { host: "other".parse().unwrap(), ..order }), None);
     }
+
+    #[test]
+    fn nobody_waits_through_more_doublings() {
+        let mut order = samples::order(1);
+        let names: Vec<_> = (0..(DOUBLINGS_MAX + 3) * AT_ONCE).map(|n| format!("h{n}").parse().unwrap()).collect();
+        order.promotion.plan.waves = vec![Wave::of(names.clone())];
+        let mut delays: Vec<Duration> =
+            names.into_iter().map(|host| delay(&Order { host, ..order.clone() }).unwrap()).collect();
+        delays.sort_unstable();
+        let longest = STEP * 2_u32.pow(20);
+        assert_eq!(delays.iter().filter(|delay| **delay == longest).count(), 2 * AT_ONCE);
+        assert_eq!(delays.last(), Some(&longest));
+    }
 }

@@ -258,3 +258,20 @@ pub(crate) fn keep_tail(bytes: &mut Vec<u8>, max: usize) {
 pub(crate) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_long_output_the_last_whole_lines_are_kept() {
+        let kept = |text: &str| {
+            let mut bytes = text.as_bytes().to_vec();
+            keep_tail(&mut bytes, 8);
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        assert_eq!(kept("abc\ndefg"), "abc\ndefg");
+        assert_eq!(kept("xabc\ndefg"), "defg");
+        assert_eq!(kept("abcdefghi"), "fghi", "one line, of which the first half may be the end of a secret");
+    }
+}

@@ -473,3 +473,16 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_in_a_lease_is_cut() {
+        for past in [0, 1] {
+            let reason = Reason::new(ReasonCode::MigrationFailed, "é".repeat(1_000 + past));
+            assert_eq!(bounded(&reason).message, "é".repeat(1_000));
+        }
+    }
+}

@@ -1,8 +1,13 @@
 //! What a preview has for itself: a directory, made from the host's template, and a project that nothing leaves.
 
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use landfall_schema::outcome::{Reason, ReasonCode};
+use nix::fcntl::OFlag;
 use serde_json::Value;
 
 use super::policy::lexical;
@@ -42,7 +47,7 @@ impl Copying {
         if depth > TEMPLATE_MAX_DEPTH {
             return Err(too_much(from, format!("is more than {TEMPLATE_MAX_DEPTH} folders deep")));
         }
-        std::fs::create_dir_all(to).map_err(failed)?;
+        let (opened, to) = own_folder(to).map_err(failed)?;
         for entry in std::fs::read_dir(from).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let Some(name) = path.file_name() else { continue };
@@ -60,17 +65,56 @@ impl Copying {
                 copy(&path, &to.join(name)).map_err(failed)?;
             }
         }
+        // The way into it leads through its descriptor.
+        drop(opened);
         Ok(())
     }
 }
 
-/// A file that is the same already is left alone, because a container may have it mounted.
+/// Makes the folder where it is missing, and opens it: the preview's containers may have it mounted, and put a link to a folder of the host
+/// in its place at any time. Everything in it is then named through the open folder.
+fn own_folder(path: &Path) -> std::io::Result<(File, PathBuf)> {
+    let open = || {
+        let itself = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW;
+        OpenOptions::new().read(true).custom_flags(itself.bits()).open(path)
+    };
+    let folder = match open() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            std::fs::create_dir_all(path)?;
+            open()?
+        }
+        opened => opened?,
+    };
+    let through = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+    Ok((folder, through))
+}
+
+/// A file that is the same already is left alone, because a container may have it mounted; another is written in place, for the same reason.
+/// What is no file (a link to one of the host, a pipe) gives way.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    let itself = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let content = std::fs::read(from)?;
-    if std::fs::read(to).is_ok_and(|there| there == content) {
-        return Ok(());
+    match std::fs::symlink_metadata(to) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+        Ok(there) if there.is_file() => {
+            let mut there = Vec::new();
+            let most = content.len() as u64 + 1;
+            OpenOptions::new().read(true).custom_flags(itself.bits()).open(to)?.take(most).read_to_end(&mut there)?;
+            if there == content {
+                return Ok(());
+            }
+        }
+        Ok(there) if there.is_dir() => return Err(ErrorKind::IsADirectory.into()),
+        Ok(_) => std::fs::remove_file(to)?,
     }
-    std::fs::copy(from, to).map(drop)
+    let mut file = OpenOptions::new().write(true).create(true).custom_flags(itself.bits()).mode(0o600).open(to)?;
+    if !file.metadata()?.is_file() {
+        return Err(ErrorKind::InvalidInput.into());
+    }
+    file.set_len(0)?;
+    file.write_all(&content)?;
+    file.set_permissions(std::fs::metadata(from)?.permissions())
 }
 
 fn too_much(template: &Path, why: String) -> Reason {
@@ -150,6 +194,42 @@ mod tests {
         check(mount("/state/previews/shop--pr-1/../shop--pr-2", false), Some("may write to it"));
         check(mount("/srv/uploads", false), Some("may write to it"));
         check(mount("/srv/uploads", true), None);
+    }
+
+    #[test]
+    fn what_a_preview_planted_leads_nothing_out_of_it() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let [template, own, host] = ["template", "own", "host"].map(|name| folder.path().join(name));
+        for made in [&template.join("conf"), &own, &host] {
+            std::fs::create_dir_all(made).unwrap();
+        }
+        for (path, text) in
+            [(template.join(".env"), "A=1"), (template.join("conf/x"), "x"), (host.join("cron"), "host")]
+        {
+            std::fs::write(path, text).unwrap();
+        }
+        let copy = || Copying::default().folder(&template, &own, 0);
+        let of_host = || std::fs::read_to_string(host.join("cron")).unwrap();
+        // A link to a file of the host, one to a file that is not there, a pipe.
+        symlink(host.join("cron"), own.join(".env")).unwrap();
+        copy().unwrap();
+        assert_eq!((of_host().as_str(), std::fs::read_to_string(own.join(".env")).unwrap().as_str()), ("host", "A=1"));
+        std::fs::remove_file(own.join(".env")).unwrap();
+        symlink(host.join("new"), own.join(".env")).unwrap();
+        copy().unwrap();
+        assert!(!host.join("new").exists() && own.join(".env").is_file());
+        std::fs::remove_file(own.join(".env")).unwrap();
+        nix::unistd::mkfifo(&own.join(".env"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        copy().unwrap();
+        assert!(own.join(".env").is_file());
+        // A link to a folder of the host, in the middle and at the top.
+        std::fs::remove_dir_all(own.join("conf")).unwrap();
+        symlink(&host, own.join("conf")).unwrap();
+        assert!(copy().is_err() && !host.join("x").exists());
+        std::fs::remove_dir_all(&own).unwrap();
+        symlink(&host, &own).unwrap();
+        assert!(copy().is_err() && !host.join(".env").exists());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Turns a promotion and its bundle into files that Compose reads, and into the stack as this host will run it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use landfall_schema::bundle::Bundle;
@@ -10,12 +10,13 @@ use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::promotion::Promotion;
 use landfall_schema::stack::{Role, ServiceSettings, StackSettings};
 use serde_json::Value;
-use tokio::io::AsyncReadExt as _;
 use tokio::time::Instant;
 
 use super::compose::{self, Invocation};
+use super::own_file::{self, OwnFileError};
+use super::policy::Risk;
 use super::redact::{self, Redactor};
-use super::{Hands, overrides, preview, settings, yaml};
+use super::{Hands, internal, overrides, preview, settings, yaml};
 
 /// A stack as this host runs it. Its settings and its model hold secrets, so it is not printable.
 pub(crate) struct Stack {
@@ -69,7 +70,7 @@ impl Stack {
 }
 
 /// Longest `.env`, in bytes: every value of it is looked for in all that leaves this host.
-const ENV_FILE_MAX_BYTES: usize = 256 * 1024;
+const ENV_FILE_MAX_BYTES: u64 = 256 * 1024;
 /// Secrets of a stack that are read so that they can be masked, and how much of each.
 const SECRET_FILES_MAX: usize = 64;
 const SECRET_FILE_MAX_BYTES: u64 = 64 * 1024;
@@ -105,6 +106,7 @@ impl Hands {
             refuse_blanks(&output.stderr, bundle, &invocation)?;
         }
         let model = parse(&output.stdout)?;
+        refuse_nul(&model)?;
         let rendered = rendered_variables(&model);
         let kept_files = self.secret_files(&model).await;
         let kept_here = host_variables.iter().copied().chain(of_env_files(&rendered, bundle));
@@ -151,23 +153,32 @@ impl Hands {
                 .hint("make it and put the stack's .env and mounted files there, or correct `directory` in the host's configuration"));
         }
         let env_file = directory.join(".env");
-        let (env_files, env_text) = match read_env_file(&env_file).await {
-            Ok(Some(text)) => (vec![env_file], text),
-            Ok(None) => {
-                let message = format!("{} has more than {ENV_FILE_MAX_BYTES} bytes", env_file.display());
-                return Err(Reason::new(ReasonCode::EnvFileMissing, message).hint("it holds settings, one to a line"));
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (Vec::new(), String::new()),
-            Err(error) => {
-                let message = format!("{} cannot be read: {error}", env_file.display());
-                return Err(
-                    Reason::new(ReasonCode::EnvFileMissing, message).hint("the executor needs permission to read it")
-                );
-            }
+        let (env_files, env_text) = match self.own_file(env_file.clone(), ENV_FILE_MAX_BYTES).await? {
+            Some(text) => (vec![env_file], text),
+            None => (Vec::new(), String::new()),
         };
         let project = self.engine.project().to_owned();
         let lock = self.lock_file();
         Ok((Invocation { project, directory, files, env_files, variables, lock }, env_text))
+    }
+
+    /// `None` when there is no such file in the stack's folder.
+    async fn own_file(&self, path: PathBuf, most: u64) -> Result<Option<String>, Reason> {
+        let (folder, anywhere) =
+            (self.config.stack.directory.clone(), self.config.policy.allow.contains(&Risk::HostFiles));
+        let read = tokio::task::spawn_blocking(move || own_file::text(&path, &folder, most, anywhere)).await;
+        let read = read.map_err(|error| internal("reading the stack's files", error))?;
+        read.map_err(|error| match &error {
+            OwnFileError::Outside { .. } => Reason::new(ReasonCode::PolicyViolation, error.to_string()).hint(format!(
+                "put the file itself into the stack's folder, or set {} = true under [policy] on this host",
+                Risk::HostFiles.setting()
+            )),
+            OwnFileError::NoFile { .. } | OwnFileError::TooLong { .. } => {
+                Reason::new(ReasonCode::EnvFileMissing, error.to_string()).hint("it holds settings, one to a line")
+            }
+            OwnFileError::Read { source, .. } => Reason::new(ReasonCode::EnvFileMissing, format!("{error}: {source}"))
+                .hint("the executor needs permission to read it"),
+        })
     }
 
     /// What the stack's secrets hold, as far as they are files of its own folder; the policy has its say about others.
@@ -175,11 +186,12 @@ impl Hands {
         let entries = model.get("secrets").and_then(Value::as_object).into_iter().flatten();
         let paths = entries.filter_map(|(_, secret)| secret.get("file")?.as_str()).map(PathBuf::from);
         let mut found = Vec::new();
-        for path in paths.filter(|path| path.starts_with(&self.config.stack.directory)).take(SECRET_FILES_MAX) {
+        let folder = &self.config.stack.directory;
+        for path in paths.filter(|path| path.starts_with(folder)).take(SECRET_FILES_MAX) {
+            let folder = folder.clone();
+            let read = move || own_file::beginning(&path, &folder, SECRET_FILE_MAX_BYTES);
             // One that is missing is Compose's to complain of.
-            let Ok(file) = tokio::fs::File::open(&path).await else { continue };
-            let mut bytes = Vec::new();
-            if file.take(SECRET_FILE_MAX_BYTES).read_to_end(&mut bytes).await.is_ok() {
+            if let Ok(Ok(bytes)) = tokio::task::spawn_blocking(read).await {
                 found.push(String::from_utf8_lossy(&bytes).into_owned());
             }
         }
@@ -315,11 +327,42 @@ fn checked_variables(promotion: &Promotion) -> Result<Vec<(String, String)>, Rea
             .hint("it would change how Compose itself runs; use another name in the compose file"));
         }
     }
+    if let Some((name, _)) = promotion.variables.iter().find(|(_, value)| value.contains('\0')) {
+        let message = format!("the promotion's value of the variable {name} holds a NUL");
+        return Err(
+            Reason::new(ReasonCode::PolicyViolation, message).hint("no program can be given one; promote without it")
+        );
+    }
     let mut variables = promotion.variables.clone();
     if let Some(preview) = &promotion.preview {
         variables.insert(preview::VARIABLE.to_owned(), preview.name.to_string());
     }
     Ok(variables.into_iter().collect())
+}
+
+/// The engine would say so only when it starts the container, and by then the former one is gone.
+fn refuse_nul(model: &Value) -> Result<(), Reason> {
+    let Some(place) = nul(model) else { return Ok(()) };
+    let place = place.iter().rev().map(|key| key.replace('\0', "\\0")).collect::<Vec<_>>().join(".");
+    Err(Reason::new(ReasonCode::ComposeInvalid, format!("the compose file: {place} holds a NUL"))
+        .hint("no program can be given one; take it out of the compose file, or out of the stack's .env"))
+}
+
+/// The place of a NUL, innermost key first. Its value may be secret.
+fn nul(value: &Value) -> Option<Vec<String>> {
+    let within = |key: String, value: &Value| {
+        let has = key.contains('\0').then(Vec::new).or_else(|| nul(value));
+        has.map(|mut place| {
+            place.push(key);
+            place
+        })
+    };
+    match value {
+        Value::String(text) => text.contains('\0').then(Vec::new),
+        Value::Array(values) => values.iter().enumerate().find_map(|(at, value)| within(at.to_string(), value)),
+        Value::Object(entries) => entries.iter().find_map(|(key, value)| within(key.clone(), value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
 }
 
 /// Without a `.env`, a variable that is found nowhere would become an empty password or the like. In an image reference it does no harm,
@@ -375,14 +418,6 @@ fn is_written(bundle: &Bundle, name: &ServiceName) -> bool {
     })
 }
 
-/// `None` when it is longer than allowed.
-async fn read_env_file(path: &Path) -> std::io::Result<Option<String>> {
-    let mut text = String::new();
-    let limit = ENV_FILE_MAX_BYTES as u64 + 1;
-    tokio::fs::File::open(path).await?.take(limit).read_to_string(&mut text).await?;
-    Ok((text.len() <= ENV_FILE_MAX_BYTES).then_some(text))
-}
-
 /// Variables that no compose file names came with an `env_file` of this host.
 fn of_env_files<'a>(
     rendered: &'a [(&'a str, &'a str)],
@@ -425,16 +460,6 @@ mod tests {
         assert_eq!(kinds, expect);
     }
 
-    #[tokio::test]
-    async fn an_env_file_has_an_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(".env");
-        for (bytes, is_read) in [(ENV_FILE_MAX_BYTES, true), (ENV_FILE_MAX_BYTES + 1, false)] {
-            std::fs::write(&path, "x".repeat(bytes)).unwrap();
-            assert_eq!(read_env_file(&path).await.unwrap().is_some(), is_read, "{bytes}");
-        }
-    }
-
     #[test]
     fn what_an_env_file_of_the_host_sets_is_told_from_what_travelled() {
         let file =
@@ -443,6 +468,19 @@ mod tests {
             Bundle { version: 1, compose: vec![file("services: {a: {environment: {MODE: ${MODE}}, env_file: x}}")] };
         let rendered = [("MODE", "production-1"), ("STRIPE", "sk_live_1")];
         assert_eq!(of_env_files(&rendered, &bundle).collect::<Vec<_>>(), [("STRIPE", "sk_live_1")]);
+    }
+
+    #[test]
+    fn a_nul_is_found_before_anything_is_touched() {
+        let told = |text: &str| refuse_nul(&parse(text).unwrap()).map_err(|reason| reason.message);
+        assert_eq!(told("services: {a: {environment: {P: \"a\\nb\"}, command: [x, --privileged]}}"), Ok(()));
+        for (text, place) in [
+            ("services: {a: {environment: {P: \"s3cret\\0\"}}}", "services.a.environment.P"),
+            ("services: {a: {command: [x, \"\\0\"]}}", "services.a.command.1"),
+            ("services: {a: {labels: {\"a\\0b\": x}}}", "services.a.labels.a\\0b"),
+        ] {
+            assert_eq!(told(text), Err(format!("the compose file: {place} holds a NUL")));
+        }
     }
 
     #[test]

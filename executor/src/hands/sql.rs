@@ -413,10 +413,14 @@ fn warnings(plan: &Plan<'_>, migrator: &Migrator, applied: &[AppliedMigration]) 
         .filter(|(name, _)| applied.contains(name.as_str()))
         .collect();
     let files = fresh.iter().map(|(name, migration)| (name.as_str(), migration.sql.as_str()));
-    let mut found: Vec<String> = landfall_sql::check(files, Language::of_url(&plan.settings.url))
+    let found: Vec<String> = landfall_sql::check(files, Language::of_url(&plan.settings.url))
         .into_iter()
         .map(|finding| format!("warning: {}", plan.stack.redactor.clean(&finding.to_string())))
         .collect();
+    in_few_words(found)
+}
+
+fn in_few_words(mut found: Vec<String>) -> Vec<String> {
     let more = found.len().saturating_sub(WARNINGS_MAX);
     found.truncate(WARNINGS_MAX);
     if more > 0 {
@@ -464,5 +468,12 @@ mod tests {
     fn hosts_of_urls() {
         assert_eq!(host("postgres://u:p@db:5432/x").as_deref(), Some("db"));
         assert_eq!(host("sqlite:///data/x.db"), None);
+    }
+
+    #[test]
+    fn so_many_warnings_are_told() {
+        let of = |count: usize| in_few_words(vec!["x".to_owned(); count]);
+        assert_eq!((of(0).len(), of(WARNINGS_MAX).len()), (0, WARNINGS_MAX + 1));
+        assert_eq!(of(WARNINGS_MAX + 1)[WARNINGS_MAX], "and 1 more");
     }
 }

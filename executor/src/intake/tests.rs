@@ -3,7 +3,6 @@ use landfall_schema::promotion::{Intent, Preview, Wave};
 use landfall_schema::signature::SigningKey;
 
 use super::*;
-use crate::config::PreviewConfig;
 use crate::samples;
 
 struct Scene {
@@ -37,36 +36,16 @@ impl Scene {
 /// Promotion 5 of shop comes to host-a of staging, which took promotion 4 before; `change` makes the difference.
 fn check(change: impl FnOnce(&mut Scene), expect: &str) {
     let key = SigningKey::generate();
-    let trusted = [key.public()];
     let event = samples::event(samples::promotion(5));
-    let standing = Some(Standing { counter: Counter(4), id: samples::event(samples::promotion(4)).id });
+    let mut judging = samples::Judging::by(&key);
     let message = samples::message(Vec::new(), None);
-    let mut scene = Scene { key, event, message, standing, is_known: false, previews: Vec::new() };
+    let mut scene = Scene { key, event, message, standing: judging.standing, is_known: false, previews: Vec::new() };
     scene.sign();
     change(&mut scene);
-    let apps = BTreeMap::from([("shop".parse().unwrap(), ())]);
-    let (host, env) = ("host-a".parse().unwrap(), "staging".parse().unwrap());
-    let labels = BTreeMap::from([("role".to_owned(), "web".to_owned())]);
-    let takes = PreviewConfig {
-        directory: "/opt/previews/shop".into(),
-        max_lifetime: std::time::Duration::from_secs(3_600),
-        max: 2,
-    };
-    let takes = BTreeMap::from([("shop".parse().unwrap(), takes)]);
-    let here = scene.previews.iter().map(|(app, of)| (app.parse().unwrap(), of.parse().unwrap())).collect();
-    let facts = Facts {
-        host: &host,
-        env: &env,
-        labels: &labels,
-        trusted: &trusted,
-        apps: &apps,
-        previews: PreviewFacts { takes: &takes, here: &here },
-        now: samples::now(),
-        standing: scene.standing,
-        is_known: scene.is_known,
-    };
+    judging.here = scene.previews.iter().map(|(app, of)| (app.parse().unwrap(), of.parse().unwrap())).collect();
+    (judging.standing, judging.is_known) = (scene.standing, scene.is_known);
     let told = |refused: &Refused| format!(" told={}", refused.event.data.counter);
-    let found = match judge(&scene.message, &facts) {
+    let found = match judge(&scene.message, &judging.facts()) {
         Verdict::Take(taken) => format!("take {}", taken.order.promotion.counter),
         Verdict::Ignore(why) => format!("ignore {why:?}"),
         Verdict::Refuse { reason, refused } => format!("refuse {}{}", reason.code.as_str(), told(&refused)),

@@ -23,7 +23,7 @@ const COLUMNS: [(&str, &[&str]); 5] = [
 ];
 
 async fn filled(folder: &Path) -> Journal {
-    let pool = SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await.unwrap();
+    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await.unwrap();
     sqlx::migrate!("./migrations").run(&pool).await.unwrap();
     let journal = Journal { pool, folder: folder.to_owned() };
     let taken = samples::taken(5);

@@ -84,10 +84,14 @@ pub(super) async fn verify(pool: &SqlitePool, path: &Path) -> Result<(), Journal
     if found.is_empty() {
         return Ok(());
     }
+    Err(JournalError::Damaged { path: path.to_owned(), detail: listed(found) })
+}
+
+fn listed(mut found: Vec<String>) -> String {
     let more = found.len().saturating_sub(TOLD_MAX);
     found.truncate(TOLD_MAX);
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-    Err(JournalError::Damaged { path: path.to_owned(), detail: format!("{}{more}", found.join("; ")) })
+    format!("{}{more}", found.join("; "))
 }
 
 async fn broken_seals(
@@ -177,4 +181,18 @@ async fn missing_rows(pool: &SqlitePool, found: &mut Vec<String>) -> Result<(), 
         found.extend(counters.into_iter().map(|counter| format!("{what} {counter}")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_mistakes_are_named() {
+        let of = |count: usize| listed(vec!["x".to_owned(); count]);
+        assert_eq!(
+            (of(TOLD_MAX), of(TOLD_MAX + 1)),
+            ("x; x; x; x; x".to_owned(), "x; x; x; x; x; and 1 more".to_owned())
+        );
+    }
 }

@@ -208,6 +208,10 @@ async fn what_matters_is_never_pruned() {
     assert_eq!(journal.unfinished(&samples::order(2).host).await.unwrap().len(), 1);
     assert_eq!(journal.standing(&env(), &shop()).await.unwrap().unwrap().counter, Counter(60));
     assert_eq!(journal.handled(&samples::taken(1).message).await.unwrap(), None);
+    // Those that are kept, and the one past them.
+    let first_kept = 60 - RELEASES_KEPT.cast_unsigned() + 1;
+    assert!(journal.has_taken(samples::order(first_kept).id).await.unwrap());
+    assert!(!journal.has_taken(samples::order(first_kept - 1).id).await.unwrap());
 }
 
 #[tokio::test]

@@ -107,3 +107,15 @@ async fn what_the_server_never_takes_does_not_hold_up_the_rest() {
     let kept = journal.unpublished(0, 10).await.unwrap();
     assert_eq!(kept.iter().map(|kept| kept.announcement.id).collect::<Vec<_>>(), [made[1].id]);
 }
+
+#[tokio::test]
+async fn what_is_refused_so_often_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(folder.path()).await.unwrap();
+    let (settled, _settles) = mpsc::unbounded_channel();
+    let mut outbox = Outbox::new(journal, Bus::default(), OutboxBell::default(), settled);
+    for position in [1, 2] {
+        let given_up: Vec<bool> = (0..REFUSED_ATTEMPTS_MAX).map(|_| outbox.is_given_up(position)).collect();
+        assert_eq!(given_up.iter().position(|given_up| *given_up), Some(REFUSED_ATTEMPTS_MAX as usize - 1));
+    }
+}

@@ -242,3 +242,20 @@ fn detected(serving: &Serving, drifts: &[&Drift]) -> Reason {
         promotion.app, promotion.release
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repairs_end_and_begin_anew() {
+        let mut watch = Watch::new(None);
+        watch.policy = DriftPolicy::Repair;
+        for (repairs, may) in [(REPAIRS_MAX - 1, true), (REPAIRS_MAX, false)] {
+            watch.repairs = repairs;
+            assert_eq!(watch.may_repair(), may, "{repairs}");
+        }
+        watch.begin_anew();
+        assert!(watch.may_repair());
+    }
+}

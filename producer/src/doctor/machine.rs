@@ -182,7 +182,12 @@ mod tests {
     #[test]
     fn disks() {
         let path = Path::new("/");
-        for (free, expect) in [(0, State::Fail), (2_000_000_000, State::Warn), (50_000_000_000, State::Ok)] {
+        for (free, expect) in [
+            (DISK_FREE_MIN_BYTES - 1, State::Fail),
+            (DISK_FREE_MIN_BYTES, State::Warn),
+            (DISK_FREE_ADVISED_BYTES - 1, State::Warn),
+            (DISK_FREE_ADVISED_BYTES, State::Ok),
+        ] {
             assert_eq!(judge_disk(path, free).state, expect, "{free}");
         }
         assert!(disk(Path::new("/no/such/folder")).message.ends_with("free at /"));

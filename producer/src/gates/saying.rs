@@ -118,3 +118,16 @@ pub async fn publish(
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_have_an_end() {
+        let of = |chars: usize| parse_note(&"é".repeat(chars)).map(|note| note.chars().count());
+        assert_eq!(of(NOTE_MAX_CHARS), Ok(NOTE_MAX_CHARS));
+        assert_eq!(of(NOTE_MAX_CHARS + 1), Err("it has 301 characters, at most 300 are allowed".to_owned()));
+        assert_eq!(of(0), Err("it is empty".to_owned()));
+    }
+}

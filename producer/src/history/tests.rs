@@ -80,3 +80,11 @@ fn a_claim_is_no_result() {
     let outcomes: Vec<String> = rows(&pasts).into_iter().map(|row| row[7].clone()).collect();
     assert_eq!(outcomes, ["succeeded", "succeeded (unverified)"]);
 }
+
+#[test]
+fn a_reason_is_cut() {
+    let of = |chars: usize| "é".repeat(chars);
+    assert_eq!(shortened(&of(WHY_MAX_CHARS)), of(WHY_MAX_CHARS));
+    assert_eq!(shortened(&of(WHY_MAX_CHARS + 1)), of(WHY_MAX_CHARS) + "…");
+    assert_eq!(shortened("one\ntwo"), "one…");
+}

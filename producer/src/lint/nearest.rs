@@ -70,4 +70,10 @@ mod tests {
         assert_eq!(listed(&known[..3]), "`interval_ms`, `deadline_ms` and `passes`");
         assert_eq!(listed(&[]), "none");
     }
+
+    #[test]
+    fn what_is_too_far_is_not_suggested() {
+        assert_eq!(nearest("XXXXline_ms", &["deadline_ms"]), Some("deadline_ms"));
+        assert_eq!(nearest("XXXXXine_ms", &["deadline_ms"]), None);
+    }
 }

@@ -145,4 +145,22 @@ mod tests {
             assert_eq!(without_passwords(line), expect);
         }
     }
+
+    #[test]
+    fn a_long_line_is_cut() {
+        let shown = |chars: usize, column: usize| {
+            let at = Place { line: 1, column, length: 1 };
+            render(&Problem::error(0, at, "x", "wrong"), "c.yml", &"y".repeat(chars))
+        };
+        for past in [0, 1] {
+            assert_eq!(
+                shown(SNIPPET_MAX_CHARS + past, 1).matches('y').count(),
+                SNIPPET_MAX_CHARS + "c.yml".matches('y').count()
+            );
+        }
+        // A mark beyond it would point at nothing.
+        assert!(
+            shown(1_000, SNIPPET_MAX_CHARS).contains("yyy") && !shown(1_000, SNIPPET_MAX_CHARS + 1).contains("yyy")
+        );
+    }
 }

@@ -128,3 +128,19 @@ impl Sheets {
 fn own<'a>(parts: &'a [Part], key: &str) -> Option<(usize, &'a Node)> {
     parts.iter().rev().find_map(|part| part.node.get(key).map(|node| (part.file, node)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_of_services_is_followed_to_its_limit() {
+        let image_after = |links: usize| {
+            let chain: String = (0..links).map(|n| format!("  s{n}: {{extends: s{}}}\n", n + 1)).collect();
+            let (sheets, problems) = Sheets::read(&[&format!("services:\n{chain}  s{links}: {{image: x}}\n")]);
+            assert!(problems.is_empty());
+            sheets.setting("s0", "image").is_some()
+        };
+        assert!(image_after(EXTENDS_MAX) && !image_after(EXTENDS_MAX + 1));
+    }
+}

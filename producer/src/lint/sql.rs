@@ -141,4 +141,22 @@ mod tests {
         assert_eq!(findings(&read(&folder, Some(2)).unwrap(), folder.language)[0].code, "drop-table");
         assert!(read(&Folder { path: "/nowhere".into(), language: Language::Postgres }, None).is_err());
     }
+
+    #[test]
+    fn folders_and_warnings_have_an_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = Folder { path: directory.path().to_owned(), language: Language::Postgres };
+        for (bytes, is_read) in [(FOLDER_MAX_BYTES, true), (FOLDER_MAX_BYTES + 1, false)] {
+            std::fs::write(directory.path().join("1_a.sql"), " ".repeat(bytes)).unwrap();
+            assert_eq!(read(&folder, None).is_ok(), is_read, "{bytes}");
+        }
+        let text = "services: {app: {x-landfall: {migrations: {path: /m, url: 'postgres://x', source: .}}}}";
+        for past in [0, 1] {
+            let sql: String = (0..WARNINGS_MAX + past).map(|n| format!("DROP TABLE t{n};\n")).collect();
+            std::fs::write(directory.path().join("1_a.sql"), sql).unwrap();
+            let told = warnings(&[text], directory.path(), None);
+            assert_eq!(told.len(), WARNINGS_MAX + past, "{told:?}");
+            assert_eq!(told.last().unwrap().starts_with("1 more;"), past == 1, "{told:?}");
+        }
+    }
 }

@@ -114,3 +114,10 @@ fn a_plan_in_words() {
     ];
     assert_eq!(words::lines(&planned, at(NOW)), expect);
 }
+
+#[test]
+fn long_lists_of_hosts_are_cut() {
+    let of = |count: usize| words::listed(&(0..count).map(|n| format!("h{n}").parse().unwrap()).collect::<Vec<_>>());
+    assert!(of(12).ends_with("h10, h11"), "{}", of(12));
+    assert!(of(13).ends_with("h10, h11 and 1 more"), "{}", of(13));
+}

@@ -287,4 +287,23 @@ mod tests {
         let error = look(config, &[], "other").await.unwrap_err();
         assert_eq!(error, "cannot run the credential helper docker-credential-store for other");
     }
+
+    #[tokio::test]
+    async fn what_a_helper_says_has_an_end() {
+        let around = r#"{"Username":"u","Secret":""}"#.len();
+        for past in [0, 1] {
+            let secret = usize::try_from(HELPER_ANSWER_MAX_BYTES).unwrap() - around + past;
+            let script = format!(
+                r#"printf '{{"Username":"u","Secret":"'; head -c {secret} /dev/zero | tr '\0' x; printf '"}}'"#
+            );
+            let found = look(r#"{"credsStore": "store"}"#, &[("store", &script)], "r.example").await;
+            match past {
+                0 => assert_eq!(found, password("u", &"x".repeat(secret))),
+                _ => assert_eq!(
+                    found,
+                    Err("the credential helper docker-credential-store for r.example failed".to_owned())
+                ),
+            }
+        }
+    }
 }

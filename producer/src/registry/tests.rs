@@ -127,3 +127,13 @@ async fn an_unreachable_registry_has_one_cause_and_a_hint_that_fits() {
         assert_eq!(shown.contains("--insecure-registry"), insecure_is_hinted, "{shown}");
     }
 }
+
+#[tokio::test]
+async fn an_answer_at_its_limit_is_read() {
+    for (bytes, is_read) in [(ANSWER_MAX_BYTES, true), (ANSWER_MAX_BYTES + 1, false)] {
+        let whole: &'static str = format!("200 OK\r\nContent-Length: {bytes}\r\n\r\n{}", "x".repeat(bytes)).leak();
+        let rules: Vec<(&[&str], &str)> = vec![(&["HEAD"], "200 OK\r\n\r\n"), (&["GET"], whole)];
+        let (pinned, _) = pin(rules.leak(), "shop:v1").await;
+        assert_eq!(pinned.is_ok(), is_read, "{pinned:?}");
+    }
+}

@@ -12,6 +12,8 @@ use landfall_tests::image::AppImage;
 use landfall_tests::scenario::Scenario;
 use landfall_tests::stack::{READY, Stack};
 
+use crate::audit::Audit;
+
 use super::{DONE, FAILED, Job, NOT_REACHED, RACED, REFUSED, ROLLED_BACK, STUCK, SUPERSEDED};
 
 #[tokio::test]
@@ -107,6 +109,22 @@ async fn a_silent_host_is_not_reached_and_a_stranger_cannot_speak_for_it() -> Re
     assert!(run.stderr.contains("host-a"), "{run:?}");
     let status = cli.run(&["status"]).await?;
     assert!(status.stdout.contains("v1 #1") && status.stdout.contains("succeeded (unverified)"), "{status:?}");
+    let history = cli.run(&["history", "shop", "--output", "json"]).await?.json()?;
+    let results: Vec<_> = history["promotions"].as_array().unwrap().iter().map(|one| &one["result"]).collect();
+    assert_eq!(results, ["succeeded (unverified)", "succeeded"], "{history:#}");
+    // Neither does the ledger take the lie for a fact.
+    let hosts = cli.run(&["hosts", "--output", "json"]).await?.json()?;
+    let key = hosts["hosts"][0]["key"].as_str().unwrap().to_owned();
+    let ledger = format!("sqlite://{}", scenario.folder().join("ledger.db").display());
+    let audit = Audit::new(scenario.folder(), &ledger, &scenario.nats.url());
+    let trusted = [format!("promote={}", scenario.promoter.public()), format!("host:host-a={key}")];
+    let _running = audit.run_trusting("audit", &trusted)?;
+    let kept = audit.has_ended(2).await?;
+    let kept: Vec<_> = kept.iter().map(|one| (&one["outcome"], &one["hosts"][0]["signature"])).collect();
+    assert_eq!(
+        format!("{kept:?}"),
+        r#"[(String("succeeded (unverified)"), String("untrusted")), (String("succeeded"), String("trusted"))]"#
+    );
     scenario.assert_serves("v1").await
 }
 

@@ -12,7 +12,7 @@ use landfall_tests::scenario::Scenario;
 use landfall_tests::stack::Stack;
 use tempfile::TempDir;
 
-use super::{SLOW, assert_ended, assert_told};
+use super::{SLOW, assert_ended, assert_host_told};
 use crate::expect::Served;
 
 /// For words in a log, or on the bus: two rounds of what is tried every minute at most.
@@ -43,8 +43,7 @@ async fn stopped_for(away: Duration) -> Result<()> {
 
 async fn goes_on(served: &mut Served) -> Result<()> {
     served.assert_goes_on().await?;
-    let state = served.scenario.host().executor.state_dir();
-    assert_told(&served.scenario.bus, &state).await
+    assert_host_told(&served.scenario).await
 }
 
 #[tokio::test]
@@ -112,9 +111,8 @@ async fn nats_comes_back_with_an_empty_store() -> Result<()> {
     ensure!(applied.code == 0, "{applied:?}");
     // Everything that the host has to say is there again: of the deploy under way, and of what it told the store that is gone.
     scenario.outcomes = Outcomes::follow(&scenario.bus);
-    let state = scenario.host().executor.state_dir();
     scenario.terminal(0, counter).await?;
-    assert_told(&scenario.bus, &state).await?;
+    assert_host_told(scenario).await?;
     ensure!(scenario.terminal(0, 1).await?.kind == OutcomeKind::DeploySucceeded);
     let container = scenario.container()?;
     until("the host is seen again", HEARD_LIMIT, async || {
@@ -124,7 +122,7 @@ async fn nats_comes_back_with_an_empty_store() -> Result<()> {
     .await?;
     promote_by_cli(scenario, "v3").await?;
     ensure!(scenario.container()? != container);
-    assert_told(&scenario.bus, &state).await?;
+    assert_host_told(scenario).await?;
     fault.survived()?;
     fault.end()
 }
@@ -151,8 +149,7 @@ async fn nats_comes_back_with_an_older_store() -> Result<()> {
     fault.fired("the bus knows the first promotion alone");
     logged(scenario, "the bus has lost what this host told it").await?;
     scenario.outcomes = Outcomes::follow(&scenario.bus);
-    let state = scenario.host().executor.state_dir();
-    assert_told(&scenario.bus, &state).await?;
+    assert_host_told(scenario).await?;
     ensure!(scenario.terminal(0, 3).await?.kind == OutcomeKind::DeploySucceeded);
     // The first promotion is the newest that there is now. A start reads it in any case; nothing goes back to it.
     scenario.host().executor.terminate().await?;
@@ -161,7 +158,7 @@ async fn nats_comes_back_with_an_older_store() -> Result<()> {
     scenario.assert_serves("v3").await?;
     ensure!(scenario.container()? == container, "something was done to what serves");
     promote_by_cli(scenario, "v4").await?;
-    assert_told(&scenario.bus, &state).await?;
+    assert_host_told(scenario).await?;
     fault.survived()?;
     fault.end()
 }

@@ -10,7 +10,7 @@ use landfall_tests::image::AppImage;
 use landfall_tests::scenario::Scenario;
 use landfall_tests::stack::Stack;
 
-use super::{SLOW, assert_told};
+use super::{SLOW, assert_host_told};
 use crate::expect::{Served, ended};
 
 const TWO_HOURS_S: i64 = 2 * 60 * 60;
@@ -32,7 +32,6 @@ async fn jumps(ahead: i64) -> Result<()> {
     let clock = Clock::new(scenario.folder())?;
     scenario.add_host("host-a", |settings| clock.give_to(settings)).await?;
     let mut served = Served::over(scenario).await?;
-    let state = served.scenario.host().executor.state_dir();
 
     // In the middle of a deploy.
     let v2 = served.scenario.push("v2", AppImage::version("v2")).await?;
@@ -67,7 +66,7 @@ async fn jumps(ahead: i64) -> Result<()> {
     served.scenario.start_executor(0).await?;
     fault.fired("the clock was right again");
     served.assert_goes_on().await?;
-    assert_told(&served.scenario.bus, &state).await?;
+    assert_host_told(&served.scenario).await?;
     fault.survived()?;
     fault.end()
 }

@@ -12,7 +12,7 @@ use landfall_tests::scenario::Scenario;
 use landfall_tests::stack::Stack;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 
-use super::assert_told;
+use super::assert_host_told;
 use crate::expect::Served;
 
 const FROM_ENV: &str = "migrations: {path: /migrations, url: \"${DATABASE_URL}\", database: shop}";
@@ -123,8 +123,7 @@ async fn in_each_statement(harm: Harm, kind: Kind) -> Result<()> {
         served.assert_goes_on().await?;
         fault.survived()?;
     }
-    let state = served.scenario.host().executor.state_dir();
-    assert_told(&served.scenario.bus, &state).await?;
+    assert_host_told(&served.scenario).await?;
     fault.end()
 }
 

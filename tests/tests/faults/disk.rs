@@ -13,7 +13,7 @@ use landfall_tests::scenario::Scenario;
 use landfall_tests::small_disk::SmallDisk;
 use landfall_tests::stack::Stack;
 
-use super::{SLOW, assert_told};
+use super::{SLOW, assert_host_told, assert_told};
 use crate::expect::{Served, ended};
 
 const SAID_LIMIT: Duration = Duration::from_secs(15);
@@ -64,8 +64,7 @@ async fn the_disk_is_full_at_the_journal() -> Result<()> {
     ensure!(outcome.kind == OutcomeKind::DeploySucceeded, "{outcome:#?}");
     served.scenario.assert_runs(&v3, "v3").await?;
     served.assert_goes_on().await?;
-    let state = served.scenario.host().executor.state_dir();
-    assert_told(&served.scenario.bus, &state).await?;
+    assert_host_told(&served.scenario).await?;
     fault.survived()?;
     fault.end()
 }
@@ -100,8 +99,7 @@ async fn the_disk_is_full_at_the_backup() -> Result<()> {
     served.assert_untouched().await?;
     served.scenario.succeed(&stack(16)).await?;
     ensure!(std::fs::read_to_string(directory.join("data/order"))? == "backed up\nmigrated\n");
-    let state = served.scenario.host().executor.state_dir();
-    assert_told(&served.scenario.bus, &state).await?;
+    assert_host_told(&served.scenario).await?;
     fault.survived()?;
     fault.end()
 }

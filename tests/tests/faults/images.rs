@@ -6,7 +6,7 @@ use landfall_tests::fault::Fault;
 use landfall_tests::image::AppImage;
 use landfall_tests::stack::Stack;
 
-use super::assert_told;
+use super::assert_host_told;
 use crate::expect::{Served, ended};
 
 /// Everything that no container uses goes, and the registry has the former release no more either.
@@ -31,8 +31,7 @@ async fn images_are_pruned_between_the_swap_and_the_way_back() -> Result<()> {
     ended(&outcome, OutcomeKind::DeployRolledBack, ReasonCode::SmokeFailed);
     served.scenario.assert_runs(&served.v1, "v1").await?;
     served.assert_goes_on().await?;
-    let state = served.scenario.host().executor.state_dir();
-    assert_told(&served.scenario.bus, &state).await?;
+    assert_host_told(&served.scenario).await?;
     fault.survived()?;
     fault.end()
 }

@@ -16,7 +16,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 use tempfile::TempDir;
 
-use super::{SLOW, assert_told};
+use super::{SLOW, assert_host_told};
 use crate::expect::Served;
 
 /// What counts in each table. Times and traces are told to people and decide nothing.
@@ -251,13 +251,9 @@ async fn damaged(random_bytes: usize, lengths: usize) -> Result<()> {
     bytes[middle..middle + 2_000].fill(0x5a);
     std::fs::write(&journal, &bytes)?;
     served.scenario.nats.up().await?;
-    served.scenario.host().executor.start()?;
     let executor = &mut served.scenario.host().executor;
-    until("the executor ends", END_LIMIT, async || {
-        ensure!(!executor.is_running(), "it runs");
-        Ok(())
-    })
-    .await?;
+    executor.start()?;
+    executor.ends_within(END_LIMIT).await?;
     let log = executor.log();
     fault.fired("the executor ended");
     ensure!(log.contains("is damaged") && log.contains("hint: "), "{log}");
@@ -267,7 +263,7 @@ async fn damaged(random_bytes: usize, lengths: usize) -> Result<()> {
     let outcome = served.scenario.terminal(0, 4).await?;
     ensure!(outcome.kind == OutcomeKind::DeploySucceeded, "{outcome:#?}");
     served.assert_goes_on().await?;
-    assert_told(&served.scenario.bus, &state).await?;
+    assert_host_told(&served.scenario).await?;
     fault.survived()?;
     fault.end()
 }
@@ -399,13 +395,9 @@ fn put_back(state: &Path, from: &Path, names: &[&str]) -> Result<()> {
 async fn refuses(served: &mut Served, fault: &mut Fault) -> Result<()> {
     let before = served.scenario.container()?;
     let logged = served.scenario.host().executor.whole_log()?.len();
-    served.scenario.host().executor.start()?;
     let executor = &mut served.scenario.host().executor;
-    until("the executor ends", END_LIMIT, async || {
-        ensure!(!executor.is_running(), "it runs");
-        Ok(())
-    })
-    .await?;
+    executor.start()?;
+    executor.ends_within(END_LIMIT).await?;
     let log = executor.whole_log()?[logged..].to_owned();
     executor.kill();
     ensure!(log.contains("is an older copy") && log.contains("hint: "), "{log}");

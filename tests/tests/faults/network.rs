@@ -14,7 +14,7 @@ use landfall_tests::scenario::Scenario;
 use landfall_tests::stack::Stack;
 use landfall_tests::tcp_proxy::{TcpProxy, Weather};
 
-use super::{SLOW, assert_told};
+use super::{SLOW, assert_host_told, assert_told};
 use crate::expect::Served;
 
 /// A host that is cut off for so long has missed beats, and its connection may have broken.
@@ -111,8 +111,7 @@ async fn a_slow_and_a_silent_line_to_the_bus() -> Result<()> {
     let outcome = served.scenario.terminal(0, counter).await?;
     ensure!(outcome.kind == OutcomeKind::DeploySucceeded, "{outcome:#?}");
     served.assert_goes_on().await?;
-    let state = served.scenario.host().executor.state_dir();
-    assert_told(&served.scenario.bus, &state).await?;
+    assert_host_told(&served.scenario).await?;
     fault.survived()?;
     fault.end()
 }

@@ -12,7 +12,7 @@ use landfall_tests::registry_proxy::{Mood, RegistryProxy};
 use landfall_tests::stack::Stack;
 use landfall_tests::tcp_proxy::{TcpProxy, Weather};
 
-use super::{assert_ended, assert_told};
+use super::{assert_ended, assert_host_told};
 use crate::expect::Served;
 
 const LAYER_BYTES: usize = 1_000_000;
@@ -54,8 +54,7 @@ async fn on_a_bad_line(name: &str, weather: Weather, heals: bool) -> Result<()> 
     }
     served.scenario.assert_runs(&v2, "v2").await?;
     served.assert_goes_on().await?;
-    let state = served.scenario.host().executor.state_dir();
-    assert_told(&served.scenario.bus, &state).await?;
+    assert_host_told(&served.scenario).await?;
     fault.survived()?;
     fault.end()
 }
@@ -84,8 +83,7 @@ async fn layers_that_are_other_bytes() -> Result<()> {
     proxy.set(Mood::Honest);
     served.scenario.succeed(&spoilt).await?;
     served.assert_goes_on().await?;
-    let state = served.scenario.host().executor.state_dir();
-    assert_told(&served.scenario.bus, &state).await?;
+    assert_host_told(&served.scenario).await?;
     fault.survived()?;
     fault.end()
 }

@@ -97,4 +97,30 @@ mod tests {
             assert!(inside(bad).is_err(), "{bad}");
         }
     }
+
+    /// SQLite makes files of its own beside a database, whose names a container that has the folder mounted knows.
+    #[tokio::test]
+    async fn sqlite_follows_no_link_that_was_planted_beside_a_database() {
+        use sqlx::ConnectOptions as _;
+        use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
+        for (mode, ending) in [
+            (SqliteJournalMode::Delete, "-journal"),
+            (SqliteJournalMode::Wal, "-wal"),
+            (SqliteJournalMode::Wal, "-shm"),
+        ] {
+            let outer = tempfile::tempdir().unwrap();
+            let (foreign, file) = (outer.path().join("foreign"), outer.path().join("shop.db"));
+            std::fs::write(&foreign, "of the host").unwrap();
+            std::os::unix::fs::symlink(&foreign, outer.path().join(format!("shop.db{ending}"))).unwrap();
+            let options = SqliteConnectOptions::new().filename(&file).create_if_missing(true).journal_mode(mode);
+            // Whether it works all the same is SQLite's business.
+            if let Ok(mut connection) = options.connect().await {
+                let made =
+                    sqlx::raw_sql("CREATE TABLE a (id int); INSERT INTO a VALUES (1)").execute(&mut connection).await;
+                eprintln!("{ending}: {made:?}");
+                drop(connection);
+            }
+            assert_eq!(std::fs::read_to_string(&foreign).unwrap(), "of the host", "{ending}");
+        }
+    }
 }

@@ -144,6 +144,24 @@ mod tests {
         assert_eq!(files.into_keys().collect::<Vec<_>>(), ["1_a.sql"]);
     }
 
+    /// The one way in which a few bytes of an archive could stand for many.
+    #[test]
+    fn a_file_of_holes_is_passed_over() {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("1_a.sql").unwrap();
+        header.set_entry_type(tar::EntryType::GNUSparse);
+        // 4 GiB of nothing, and the end.
+        let gnu = header.as_gnu_mut().unwrap();
+        gnu.set_real_size(1 << 32);
+        gnu.sparse[0].offset = *b"40000000000\0";
+        gnu.sparse[0].numbytes = *b"00000000000\0";
+        header.set_size(0);
+        header.set_cksum();
+        let mut builder = tar::Builder::new(Vec::new());
+        builder.append(&header, std::io::empty()).unwrap();
+        assert_eq!(unpack(&builder.into_inner().unwrap()).unwrap(), BTreeMap::new());
+    }
+
     #[test]
     fn names_become_migrations() {
         let files = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), "select 1".to_owned())).collect();
