@@ -197,19 +197,6 @@ pub(crate) fn successes(sim: &Sim, people: &People, ledger: &Ledger) {
     }
 }
 
-/// No code runs whose migrations are missing.
-pub(crate) fn migrations(sim: &Sim, people: &People) {
-    for machine in &people.machines {
-        let Some(container) = machine.container() else { continue };
-        for migration in sim.catalogue.of(&container.digest).migrations {
-            if !sim.database.has(migration.version) {
-                let text = format!("{} runs code that needs migration {}", machine.name, migration.version);
-                sim.violated("migrations present", text);
-            }
-        }
-    }
-}
-
 /// A restored release is one that the host had said it would go back to.
 pub(crate) fn returns(sim: &Sim, ledger: &Ledger) {
     for (host, counter) in sim.went_back() {

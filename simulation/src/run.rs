@@ -156,11 +156,11 @@ async fn carry_out(scenario: &Scenario, bench: &Bench) -> Result<Report> {
     oracle::ends(&sim, &people, &ledger);
     oracle::digests(&sim, &people, &ledger);
     oracle::successes(&sim, &people, &ledger);
-    oracle::migrations(&sim, &people);
     oracle::returns(&sim, &ledger);
     oracle::passed_by(&sim, &people, &ledger);
     oracle::rollouts::decisions(&sim, &people);
     oracle::rollouts::words(&sim, &people);
+    oracle::rollouts::failures(&sim, &people, &ledger);
     oracle::converged(&sim, &people, &last);
     oracle::deadlines(&sim, &ledger);
     oracle::rollouts::waves(&sim, &ledger);

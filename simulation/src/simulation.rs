@@ -52,6 +52,12 @@ pub(crate) struct Promoted {
 }
 
 impl Promoted {
+    /// When, in milliseconds of the Unix epoch: its id says so.
+    pub(crate) fn made_ms(&self) -> i64 {
+        let (seconds, nanos) = self.id.0.get_timestamp().map(|made| made.to_unix()).unwrap_or_default();
+        i64::try_from(seconds).unwrap_or(i64::MAX) * 1_000 + i64::from(nanos / 1_000_000)
+    }
+
     /// Whether it was this that was started then.
     pub(crate) fn started(&self, ran: &Ran) -> bool {
         let Promotion { counter, images, .. } = &self.promotion;
@@ -260,6 +266,12 @@ impl Sim {
             self.state().went_back.insert((host.clone(), before.counter));
         }
         if let Some(now) = container {
+            for migration in self.catalogue.of(&now.digest).migrations {
+                if !self.database.has(migration.version) {
+                    let text = format!("{host} runs code that needs migration {}", migration.version);
+                    self.violated("migrations present", text);
+                }
+            }
             let is_signed =
                 self.promoted().iter().any(|one| one.promotion.images.values().any(|image| image.digest == now.digest));
             if !is_signed {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use landfall_bus::Delivered;
 use landfall_schema::Timestamp;
 use landfall_schema::event::{CloudEvent, TYPE_ROLLOUT_STATE};
-use landfall_schema::ids::{EventId, HostName};
+use landfall_schema::ids::HostName;
 use landfall_schema::outcome::OutcomeKind;
+use landfall_schema::promotion::OnFailure;
 use landfall_schema::rollout::{RolloutState, RolloutWord};
 use landfall_schema::signature::DsseEnvelope;
 
@@ -16,16 +18,24 @@ use crate::simulation::{Sim, service};
 const BUCKET: &str = "KV_landfall-rollout";
 const ENTRIES: &str = "$KV.landfall-rollout.>";
 
-/// Every state that a host has signed, in the order of their writing.
-fn states(sim: &Sim, people: &People) -> Vec<(Timestamp, RolloutState)> {
+/// Every entry of the bucket, and the state if a host has signed one, in the order of their writing.
+fn entries(sim: &Sim, people: &People) -> Vec<(Delivered, Option<RolloutState>)> {
     let rosters: Vec<_> = people.machines.iter().map(|machine| machine.key().public()).collect();
-    let all = sim.server.all(BUCKET, ENTRIES).into_iter().filter_map(|entry| {
+    let believed = |entry: &Delivered| {
         let envelope = serde_json::from_slice::<DsseEnvelope>(&entry.body).ok()?;
         let (body, _) = envelope.open(&rosters).ok()?;
-        let event = CloudEvent::<RolloutState>::decode(&body, TYPE_ROLLOUT_STATE).ok()?;
-        Some((entry.published_at, event.data))
-    });
-    all.collect()
+        CloudEvent::<RolloutState>::decode(&body, TYPE_ROLLOUT_STATE).ok().map(|event| event.data)
+    };
+    let all = sim.server.all(BUCKET, ENTRIES).into_iter();
+    all.map(|entry| {
+        let state = believed(&entry);
+        (entry, state)
+    })
+    .collect()
+}
+
+fn states(sim: &Sim, people: &People) -> impl Iterator<Item = (Timestamp, RolloutState)> {
+    entries(sim, people).into_iter().filter_map(|(entry, state)| Some((entry.published_at, state?)))
 }
 
 /// What the hosts of a rollout have decided is never taken back, and there is one last word.
@@ -34,16 +44,21 @@ pub(crate) fn decisions(sim: &Sim, people: &People) {
     if sim.server.lost().iter().any(|message| message.subject.starts_with("$KV.")) {
         return;
     }
-    let mut newest: BTreeMap<EventId, RolloutState> = BTreeMap::new();
-    for (_, state) in states(sim, people) {
-        if let Some(before) = newest.get(&state.promotion).filter(|before| !state.follows(before)) {
+    let mut newest: BTreeMap<String, RolloutState> = BTreeMap::new();
+    for (entry, state) in entries(sim, people) {
+        // What a stranger writes over, a host may not have seen; it goes on from what it knows, until one that knows more puts that back.
+        let Some(state) = state else {
+            newest.remove(&entry.subject);
+            continue;
+        };
+        if let Some(before) = newest.get(&entry.subject).filter(|before| !state.follows(before)) {
             let text = format!(
                 "{}: {} wrote {:?} over {:?} of {}",
                 state.counter, state.decided_by, state.phase, before.phase, before.decided_by
             );
             sim.violated("decisions stand", text);
         }
-        newest.insert(state.promotion, state);
+        newest.insert(entry.subject, state);
     }
 }
 
@@ -77,6 +92,28 @@ pub(crate) fn words(sim: &Sim, people: &People) {
             if !serves {
                 let text = format!("{word:?} was said of {} while {host} ran something else", one.promotion.counter);
                 sim.violated("never succeeded on a mixed fleet", text);
+            }
+        }
+    }
+}
+
+/// Where a failure takes every host back, none of them keeps the release, unless a newer one came before that was decided.
+pub(crate) fn failures(sim: &Sim, people: &People, ledger: &Ledger) {
+    let promoted = sim.promoted();
+    for (published_at, state) in states(sim, people) {
+        let is_failed = matches!(state.word(), Some(RolloutWord::RolledBack | RolloutWord::Mixed));
+        let Some(place) = promoted.iter().position(|one| one.id == state.promotion).filter(|_| is_failed) else {
+            continue;
+        };
+        let one = &promoted[place];
+        let is_newest = promoted.get(place + 1).is_none_or(|newer| newer.made_ms() > published_at.as_millisecond());
+        if one.promotion.plan.on_failure != OnFailure::RollbackAll || !is_newest {
+            continue;
+        }
+        for host in one.promotion.plan.hosts() {
+            if ledger.first_said(host, one.id, OutcomeKind::DeploySucceeded).is_some() {
+                let text = format!("{host} kept {} though the rollout had failed", one.promotion.counter);
+                sim.violated("a failure takes all back", text);
             }
         }
     }
