@@ -51,7 +51,9 @@ pub(crate) fn decisions(sim: &Sim, people: &People) {
             newest.remove(&entry.subject);
             continue;
         };
-        if let Some(before) = newest.get(&entry.subject).filter(|before| !state.follows(before)) {
+        // A number that a power cut had taken is given to another promotion.
+        let before = newest.get(&entry.subject).filter(|before| before.promotion == state.promotion);
+        if let Some(before) = before.filter(|before| !state.follows(before)) {
             let text = format!(
                 "{}: {} wrote {:?} over {:?} of {}",
                 state.counter, state.decided_by, state.phase, before.phase, before.decided_by
