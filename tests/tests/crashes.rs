@@ -8,6 +8,7 @@ mod path;
 mod table;
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
@@ -91,8 +92,10 @@ async fn shard(path: Path, shard: usize) -> Result<()> {
                 }
             },
         };
+        let began = Instant::now();
         let seen = on.kill(&kill).await;
-        record(&Line { path: path.name(), kill: kill.clone(), verdict: Verdict::of(&kill, &seen) })?;
+        let verdict = Verdict::of(&kill, &seen);
+        record(&Line { path: path.name(), kill: kill.clone(), verdict, took: began.elapsed() })?;
         match seen {
             Ok(_) => lane = Some(on),
             // What the lane was in the middle of is shown when it is dropped.
@@ -153,6 +156,7 @@ paths! {
     SignedRollback: signed_rollback,
     Removal: removal,
     Refused: refused,
+    BusRestored: bus_restored,
 }
 
 /// Not shipped, not even by name. `grep` looks, since the program is large.

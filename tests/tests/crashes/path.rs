@@ -20,6 +20,8 @@ const SMOKE: &str = "smoke:\n  - http: {url: \"http://127.0.0.1:${HTTP_PORT}/\"}
 const READY_SOON: &str = "ready: {http: {port: 8080, path: /ready}, interval_ms: 50, passes: 2, deadline_ms: 1200}";
 const QUICK: &str = "init: true\nstop_grace_period: 1s";
 
+const TOLD_AGAIN: [&str; 2] = ["journal.tell_again.before", "journal.tell_again.after"];
+
 /// Longer than any test.
 const PREVIEW_LIFETIME: Duration = Duration::from_secs(1800);
 
@@ -36,7 +38,7 @@ pub(crate) enum Path {
     RollsBack,
     /// The first deploy, never ready: taken down again.
     FirstFails,
-    /// Some services only; the others are not touched.
+    /// Some services only, and a migrator service, whose container nothing but the commit removes there; the others are not touched.
     Partial,
     /// The same, and back.
     PartialRollsBack,
@@ -50,6 +52,8 @@ pub(crate) enum Path {
     Removal,
     /// A promotion that nobody may take any more: it has expired.
     Refused,
+    /// The deploy has succeeded, and the bus comes back with a store from before it: it is told again.
+    BusRestored,
 }
 
 impl Path {
@@ -73,7 +77,16 @@ impl Path {
 
     /// Whether each release brings migrations of its own.
     pub(crate) fn migrates(self) -> bool {
-        matches!(self, Self::SqlFiles | Self::Sqlite | Self::Migrator | Self::RollsBack)
+        self.has_files() || self.has_migrator()
+    }
+
+    fn has_files(self) -> bool {
+        matches!(self, Self::SqlFiles | Self::Sqlite | Self::RollsBack)
+    }
+
+    /// A service that writes a line for each release, instead of SQL files.
+    pub(crate) fn has_migrator(self) -> bool {
+        matches!(self, Self::Migrator | Self::Partial)
     }
 
     /// The ways of a release that is alone and migrates: all that can be killed on them is.
@@ -81,9 +94,23 @@ impl Path {
         matches!(self, Self::SqlFiles | Self::RollsBack)
     }
 
-    /// Whether the failpoint is tried on this path. Where only the database differs from a thorough one, the others tell nothing new.
+    /// Whether the failpoint is tried on this path. Where the rest is as on a thorough one, the others tell nothing new.
     pub(crate) fn is_about(self, point: &str) -> bool {
-        self != Self::Sqlite || point.starts_with("sqlite.") || point.starts_with("effect.Migrate.")
+        match self {
+            Self::Sqlite => point.starts_with("sqlite.") || point.starts_with("effect.Migrate."),
+            Self::BusRestored => TOLD_AGAIN.contains(&point),
+            _ => true,
+        }
+    }
+
+    /// What is passed after a deploy's last word.
+    pub(crate) fn passed_last(self) -> &'static [&'static str] {
+        match self {
+            // It never comes to where the journal is tidied.
+            Self::Refused => &["ack.after"],
+            Self::BusRestored => &TOLD_AGAIN,
+            _ => &["ack.after", "journal.prune.after"],
+        }
     }
 
     /// What the host's configuration says beside the application.
@@ -145,10 +172,10 @@ impl Releases {
 
     /// What was migrated by the releases so far, each of which counts once.
     pub(crate) fn migrations(&self) -> Vec<String> {
-        match self.path {
-            Path::Migrator => (1..=self.made).map(|number| number.to_string()).collect(),
-            _ => self.files.iter().skip(1).map(|(name, _)| name.clone()).collect(),
+        if self.path.has_migrator() {
+            return (1..=self.made).map(|number| number.to_string()).collect();
         }
+        self.files.iter().skip(1).map(|(name, _)| name.clone()).collect()
     }
 
     /// The next release; one that is not `good` never becomes ready.
@@ -160,7 +187,7 @@ impl Releases {
         let version = format!("v{}", self.made);
         let image = AppImage::version(&version);
         let mut image = if good { image } else { image.never_ready() };
-        if self.path.migrates() && self.path != Path::Migrator {
+        if self.path.has_files() {
             self.add_files();
             for (name, sql) in &self.files {
                 image = image.migration(name, sql);
@@ -195,13 +222,18 @@ impl Releases {
             ),
             Path::Sqlite | Path::RollsBack => app.app_settings(DATABASE),
             Path::Migrator => {
-                let lines = format!("init: true\nvolumes: [./data:/data]\nenvironment: {{RELEASE: \"{}\"}}", self.made);
                 let settings = "role: migrate\ndatabase: shop\ndatabase_url: \"${DATABASE_URL}\"";
-                app.app_settings("backup: [\"true\"]").service("migrator", &self.migrator, &lines, settings)
+                self.with_migrator(app.app_settings("backup: [\"true\"]"), settings)
             }
-            path if path.has_side() => app.service("side", &self.helper, QUICK, ""),
+            Path::Partial => self.with_migrator(app.service("side", &self.helper, QUICK, ""), "role: migrate"),
+            Path::PartialRollsBack => app.service("side", &self.helper, QUICK, ""),
             _ => app,
         }
+    }
+
+    fn with_migrator(&self, stack: Stack, settings: &str) -> Stack {
+        let lines = format!("init: true\nvolumes: [./data:/data]\nenvironment: {{RELEASE: \"{}\"}}", self.made);
+        stack.service("migrator", &self.migrator, &lines, settings)
     }
 }
 
@@ -214,6 +246,10 @@ impl Release {
         let mut draft = scenario.draft(&self.stack)?;
         if path.has_side() && !whole {
             draft.event.data.only = ["app".parse()?].into();
+            if path.has_migrator() {
+                // One that is not named has nothing to migrate.
+                draft.event.data.only.insert("migrator".parse()?);
+            }
         }
         if path == Path::Refused && !whole {
             draft.event.data.expires_at = Timestamp::now() - Duration::from_secs(60);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -133,15 +134,23 @@ pub(crate) struct Line {
     pub(crate) path: String,
     pub(crate) kill: Kill,
     pub(crate) verdict: Verdict,
+    pub(crate) took: Duration,
 }
 
 impl Line {
     fn read(line: &str) -> Result<Self> {
         let words: Vec<&str> = line.split('\t').collect();
-        let [path, point, nth, again, verdict] = words.as_slice() else { bail!("{line:?} is no line of results") };
+        let [path, point, nth, again, verdict, took_ms] = words.as_slice() else {
+            bail!("{line:?} is no line of results")
+        };
         let again = (*again != ONCE).then(|| (*again).to_owned());
         let kill = Kill { point: (*point).to_owned(), nth: nth.parse()?, again };
-        Ok(Self { path: (*path).to_owned(), kill, verdict: Verdict::read(verdict) })
+        Ok(Self {
+            path: (*path).to_owned(),
+            kill,
+            verdict: Verdict::read(verdict),
+            took: Duration::from_millis(took_ms.parse()?),
+        })
     }
 }
 
@@ -151,10 +160,11 @@ impl Line {
 /// When the file cannot be written.
 pub(crate) fn record(line: &Line) -> Result<()> {
     let Some(results) = std::env::var_os(FILE) else { return Ok(()) };
-    let Line { path, kill: Kill { point, nth, again }, verdict } = line;
+    let Line { path, kill: Kill { point, nth, again }, verdict, took } = line;
     let again = again.as_deref().unwrap_or(ONCE);
     let mut file = std::fs::File::options().create(true).append(true).open(results)?;
-    Ok(file.write_all(format!("{path}\t{point}\t{nth}\t{again}\t{}\n", verdict.written()).as_bytes())?)
+    let line = format!("{path}\t{point}\t{nth}\t{again}\t{}\t{}\n", verdict.written(), took.as_millis());
+    Ok(file.write_all(line.as_bytes())?)
 }
 
 /// What an earlier run into the same file has survived: a run that was cut off goes on there.
@@ -231,11 +241,13 @@ struct Sum {
     doubled: u32,
     lost: u32,
     failed: u32,
+    took: Duration,
 }
 
 impl Sum {
     fn add(&mut self, line: &Line) {
         self.points.insert(line.kill.point.clone());
+        self.took += line.took;
         match (&line.kill.again, &line.verdict) {
             (_, Verdict::NotReached) => {}
             (Some(_), verdict) if *verdict != Verdict::SurvivedOnce => self.twice += 1,
@@ -257,8 +269,12 @@ impl Sum {
         let survived = self.survived + self.unknown;
         let (points, doubled, lost) = (self.points.len(), self.doubled, self.lost);
         format!(
-            "| {name} | {points} | {} | {} | {survived} of {fired} | {} | {doubled} | {lost} | {} |",
-            self.once, self.twice, self.unknown, self.not_reached
+            "| {name} | {points} | {} | {} | {survived} of {fired} | {} | {doubled} | {lost} | {} | {:.1} |",
+            self.once,
+            self.twice,
+            self.unknown,
+            self.not_reached,
+            self.took.as_secs_f64() / f64::from(fired.max(1))
         )
     }
 }
@@ -276,9 +292,9 @@ pub(crate) fn print(paths: &[String]) -> Result<()> {
         all.add(line);
     }
     println!(
-        "| path | failpoints | killed once | killed twice | survived | of these left to people | migrations doubled | outcomes lost | not reached |"
+        "| path | failpoints | killed once | killed twice | survived | of these left to people | migrations doubled | outcomes lost | not reached | seconds each |"
     );
-    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|");
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|");
     for path in paths {
         println!("{}", by_path.get(path.as_str()).with_context(|| format!("nothing was killed on {path}"))?.row(path));
     }
