@@ -157,6 +157,7 @@ paths! {
     Removal: removal,
     Refused: refused,
     BusRestored: bus_restored,
+    Ruled: ruled,
 }
 
 /// Not shipped, not even by name. `grep` looks, since the program is large.

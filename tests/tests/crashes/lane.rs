@@ -5,8 +5,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use landfall_schema::Timestamp;
+use landfall_schema::event::{CloudEvent, TYPE_ENVIRONMENT_POLICY};
+use landfall_schema::gates::EnvironmentPolicy;
+use landfall_schema::ids::EventId;
 use landfall_schema::outcome::{Outcome, OutcomeKind, ReasonCode};
 use landfall_schema::promotion::Intent;
+use landfall_schema::subject;
 use landfall_tests::database::Database;
 use landfall_tests::failpoints::Failpoints;
 use landfall_tests::lab::program;
@@ -17,6 +22,7 @@ use landfall_tests::promotion::Draft;
 use landfall_tests::scenario::{DEPLOY_LIMIT, Scenario};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use super::path::{Path, Release, Releases};
 
@@ -83,6 +89,9 @@ impl Lane {
                 failpoints.equip(settings);
                 settings.keep_releases = 1;
                 settings.sections = sections;
+                if path == Path::Ruled {
+                    settings.admins = settings.trusted.clone();
+                }
             })
             .await?;
         let database = Database::create(&scenario.lab).await?;
@@ -127,6 +136,9 @@ impl Lane {
 
     /// Begins what the path is about.
     async fn begin(&mut self, draft: &Draft) -> Result<()> {
+        if self.path == Path::Ruled {
+            self.rule_anew().await?;
+        }
         if self.path != Path::BusRestored {
             self.scenario.publish(draft).await?;
             return Ok(());
@@ -142,6 +154,23 @@ impl Lane {
         self.scenario.nats.replace_store(Some(older.path()))?;
         self.scenario.nats.up().await?;
         self.scenario.outcomes = Outcomes::follow(&self.scenario.bus);
+        Ok(())
+    }
+
+    /// Says another policy, which demands nothing.
+    async fn rule_anew(&self) -> Result<()> {
+        let Scenario { env, bus, promoter, .. } = &self.scenario;
+        let policy = EnvironmentPolicy {
+            env: env.clone(),
+            requires: None,
+            approvals: None,
+            freeze_windows: Vec::new(),
+            author: "ann".to_owned(),
+        };
+        let id = EventId(Uuid::now_v7());
+        let body = CloudEvent::new(id, "/test", TYPE_ENVIRONMENT_POLICY, Timestamp::now(), policy).encode()?;
+        let to = subject::environment_policy(env);
+        bus.publish_signed(&to, id, &body, Some(&promoter.header(&body)?), None).await?;
         Ok(())
     }
 

@@ -54,6 +54,8 @@ pub(crate) enum Path {
     Refused,
     /// The deploy has succeeded, and the bus comes back with a store from before it: it is told again.
     BusRestored,
+    /// The environment has a policy, and a new one before each release.
+    Ruled,
 }
 
 impl Path {
@@ -99,6 +101,7 @@ impl Path {
         match self {
             Self::Sqlite => point.starts_with("sqlite.") || point.starts_with("effect.Migrate."),
             Self::BusRestored => TOLD_AGAIN.contains(&point),
+            Self::Ruled => point.starts_with("journal.keep_rule."),
             _ => true,
         }
     }

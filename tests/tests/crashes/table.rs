@@ -50,6 +50,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "prune",
             "forget_preview",
             "tell_again",
+            "keep_rule",
         ],
     ),
 ];
