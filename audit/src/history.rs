@@ -107,16 +107,17 @@ impl PromotionHistory {
             said.entry(outcome.host.clone()).or_default().push(outcome);
         }
         let mut hosts = Vec::new();
-        let mut last_end_ms = None;
         let others: Vec<String> = said.keys().filter(|host| !planned.contains(host)).cloned().collect();
         for (host, in_plan) in planned.iter().map(|host| (host, true)).chain(others.iter().map(|host| (host, false))) {
             let outcomes = said.remove(host).unwrap_or_default();
-            last_end_ms = last_end_ms.max(ending(&outcomes).map(|outcome| outcome.occurred_at_ms));
-            hosts.push(HostHistory::new(host, in_plan, &outcomes));
+            let ended_at_ms = ending(&outcomes).map(|outcome| outcome.occurred_at_ms);
+            hosts.push((HostHistory::new(host, in_plan, &outcomes), ended_at_ms));
         }
         // A host outside of the plan counts once somebody trusted has spoken for it; else anybody could keep a promotion unfinished.
-        let counts = |host: &&HostHistory| host.in_plan || host.steps.iter().any(|step| is_believed(&step.signature));
-        let counted: Vec<&HostHistory> = hosts.iter().filter(counts).collect();
+        let counts = |host: &HostHistory| host.in_plan || host.steps.iter().any(|step| is_believed(&step.signature));
+        let last_end_ms = hosts.iter().filter(|(host, _)| counts(host)).filter_map(|(_, at_ms)| *at_ms).max();
+        let hosts: Vec<HostHistory> = hosts.into_iter().map(|(host, _)| host).collect();
+        let counted: Vec<&HostHistory> = hosts.iter().filter(|host| counts(host)).collect();
         let is_finished = counted.iter().all(|host| host.outcome.is_some());
         Self {
             outcome: overall(&counted),

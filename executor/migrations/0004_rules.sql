@@ -2,7 +2,7 @@
 -- opens no gate.
 CREATE TABLE rules (
     subject   TEXT NOT NULL PRIMARY KEY,
-    -- Of the event; it sorts by time.
+    -- Of the event.
     event_id  TEXT NOT NULL,
     body      BLOB NOT NULL,
     signature TEXT,

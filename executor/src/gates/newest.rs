@@ -8,10 +8,9 @@ use landfall_deploy::gates::documents::{DocumentError, Published};
 use landfall_schema::ids::EventId;
 use landfall_schema::planted::planted;
 use landfall_schema::subject::Subject;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{GateError, published};
-use crate::causes;
 use crate::fleet::AsOf;
 use crate::journal::{Journal, Rule};
 use crate::world::within;
@@ -45,6 +44,11 @@ impl Newest {
         subject: &Subject,
         believe: impl Fn(Published<'_>) -> Believed<T>,
     ) -> Result<Result<Option<T>, DocumentError>, GateError> {
+        // Before the bus: what somebody else keeps in between is on the bus as well.
+        let row = kept(journal, subject).await?.filter(|_| !planted("forget_the_rules"));
+        let former = row.as_ref().map(|rule| rule.id);
+        let kept =
+            row.map(|rule| believe(Published { body: &rule.body, signature: rule.signature.as_deref() })).transpose();
         let said = match bus.last_said(subject).await? {
             None => None,
             Some(said) => match believe(published(&said)) {
@@ -55,14 +59,18 @@ impl Newest {
                 Err(error) => return Ok(Err(error)),
             },
         };
-        let kept = kept(journal, subject).await?.filter(|_| !planted("forget_the_rules"));
-        let kept = kept.and_then(|rule| still_believed(subject, &rule, &believe));
-        let kept_id = kept.as_ref().map(|(id, _)| *id);
-        let Some((said, id, document)) = said.filter(|(_, id, _)| kept_id.is_none_or(|kept| kept <= *id)) else {
-            return Ok(Ok(kept.map(|(_, document)| self.hold_on(subject, document))));
+        let (said, id, document) = match (said, kept) {
+            (None, Ok(None)) => return Ok(Ok(None)),
+            // Under the keys of today nothing tells what the rules are.
+            (None, Err(error)) => return Ok(Err(error)),
+            (None, Ok(Some((id, document)))) => return Ok(Ok(Some(self.hold_on(subject, id, document)))),
+            (Some((_, older, _)), Ok(Some((id, document)))) if older < id => {
+                return Ok(Ok(Some(self.hold_on(subject, id, document))));
+            }
+            (Some(said), _) => said,
         };
-        if kept_id.is_none_or(|kept| kept < id) {
-            keep(journal, subject, Rule { id, body: said.body.to_vec(), signature: said.signature }).await?;
+        if former != Some(id) {
+            keep(journal, subject, Rule { id, body: said.body.to_vec(), signature: said.signature }, former).await?;
         }
         self.state().is_loss_told = false;
         Ok(Ok(Some(document)))
@@ -90,11 +98,12 @@ impl Newest {
         Ok(newest)
     }
 
-    fn hold_on<T>(&self, subject: &Subject, document: T) -> T {
+    fn hold_on<T>(&self, subject: &Subject, id: EventId, document: T) -> T {
         if !std::mem::replace(&mut self.state().is_loss_told, true) {
             warn!(
-                %subject,
-                "the bus has lost the newest rules of the environment; this host keeps to them. hint: say them anew, with `landfall policy apply` or `landfall freeze`"
+                %subject, kept = %id,
+                "the bus has lost the newest rules of the environment; this host keeps to them. hint: say them anew, with `landfall policy apply` or `landfall freeze`; \
+                 where that changes nothing, they were made by a clock that goes ahead: see docs/GATES.md"
             );
         }
         document
@@ -105,18 +114,6 @@ impl Newest {
     }
 }
 
-/// The keys of the configuration may be others than when it was kept.
-fn still_believed<T>(
-    subject: &Subject,
-    rule: &Rule,
-    believe: impl Fn(Published<'_>) -> Believed<T>,
-) -> Option<(EventId, T)> {
-    let believed = believe(Published { body: &rule.body, signature: rule.signature.as_deref() });
-    believed
-        .inspect_err(|error| debug!(%subject, error = causes(error), "rules that were kept are not believed any more"))
-        .ok()
-}
-
 /// In a task of its own, as everything here that asks the journal.
 async fn kept(journal: &Journal, subject: &Subject) -> Result<Option<Rule>, GateError> {
     let (journal, subject) = (journal.clone(), subject.clone());
@@ -124,8 +121,8 @@ async fn kept(journal: &Journal, subject: &Subject) -> Result<Option<Rule>, Gate
     Ok(read.await.map_err(|_| GateError::Unknown)??)
 }
 
-async fn keep(journal: &Journal, subject: &Subject, rule: Rule) -> Result<(), GateError> {
+async fn keep(journal: &Journal, subject: &Subject, rule: Rule, former: Option<EventId>) -> Result<(), GateError> {
     let (journal, subject) = (journal.clone(), subject.clone());
-    let written = tokio::spawn(within(async move { journal.keep_rule(&subject, &rule).await }));
+    let written = tokio::spawn(within(async move { journal.keep_rule(&subject, &rule, former).await }));
     Ok(written.await.map_err(|_| GateError::Unknown)??)
 }

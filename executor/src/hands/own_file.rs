@@ -22,19 +22,20 @@ pub(crate) enum OwnFileError {
     Read { path: PathBuf, source: io::Error },
 }
 
-/// Which file was opened is asked of the open file, so that nobody exchanges it in between. `anywhere` takes links to other folders too.
+/// What lies there is looked at before it is opened for reading: to open a device, or a pipe, is to do something with it. It is asked of what
+/// was found, so that nobody exchanges it in between. `anywhere` takes links to other folders too.
 fn open(path: &Path, folder: &Path, anywhere: bool) -> Result<File, OwnFileError> {
     let failed = |source| OwnFileError::Read { path: path.to_owned(), source };
-    // Without waiting for whoever would write to a pipe.
-    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
+    let found = OpenOptions::new().read(true).custom_flags(OFlag::O_PATH.bits()).open(path).map_err(failed)?;
+    if !found.metadata().map_err(failed)?.is_file() {
         return Err(OwnFileError::NoFile { path: path.to_owned() });
     }
-    let real = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(failed)?;
+    let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let real = std::fs::read_link(&itself).map_err(failed)?;
     if !anywhere && !real.starts_with(folder.canonicalize().map_err(failed)?) {
         return Err(OwnFileError::Outside { path: path.to_owned(), real });
     }
-    Ok(file)
+    File::open(itself).map_err(failed)
 }
 
 /// The whole text, or none when there is no such file.

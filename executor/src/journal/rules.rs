@@ -9,7 +9,7 @@ use super::{Journal, JournalError, disk, failed, rows, seal};
 /// A policy or a list of freezes, as it was published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// Of its event; it sorts by time.
+    /// Of its event.
     pub id: EventId,
     pub body: Vec<u8>,
     pub signature: Option<String>,
@@ -40,21 +40,22 @@ impl Journal {
         .await
     }
 
-    /// Keeps a rule, unless a newer one is kept.
-    pub async fn keep_rule(&self, subject: &Subject, rule: &Rule) -> Result<(), JournalError> {
+    /// Keeps a rule in the place of the one with this id, or of none; nothing happens when it is another by now.
+    pub async fn keep_rule(&self, subject: &Subject, rule: &Rule, former: Option<EventId>) -> Result<(), JournalError> {
         disk::write("keep_rule", async {
             let what = "keep the rules of the environment";
             let mut tx = self.begin().await?;
             sqlx::query(
                 "INSERT INTO rules (subject, event_id, body, signature, seal) VALUES (?, ?, ?, ?, ?) \
                  ON CONFLICT (subject) DO UPDATE SET event_id = excluded.event_id, body = excluded.body, \
-                 signature = excluded.signature, seal = excluded.seal WHERE excluded.event_id > rules.event_id",
+                 signature = excluded.signature, seal = excluded.seal WHERE rules.event_id = ?",
             )
             .bind(subject.as_str())
             .bind(rule.id.to_string())
             .bind(&rule.body[..])
             .bind(rule.signature.as_deref())
             .bind(seal::of_rule(subject, rule))
+            .bind(former.map(|id| id.to_string()))
             .execute(&mut *tx)
             .await
             .map_err(failed(what))?;

@@ -333,7 +333,7 @@ async fn a_journal_that_was_moved_away_begins_anew_for_good() {
 }
 
 #[tokio::test]
-async fn the_newest_rule_is_kept() {
+async fn a_rule_is_kept_in_the_place_of_what_was_read() {
     let (folder, journal) = journal().await;
     let subject = landfall_schema::subject::environment_policy(&env());
     let rule = |made: u64| Rule {
@@ -342,8 +342,9 @@ async fn the_newest_rule_is_kept() {
         signature: Some("s".to_owned()),
     };
     assert_eq!(journal.rule(&subject).await.unwrap(), None);
-    for (said, kept) in [(2, 2), (1, 2), (3, 3)] {
-        journal.keep_rule(&subject, &rule(said)).await.unwrap();
+    for (said, over, kept) in [(2, None, 2), (4, Some(1), 2), (5, None, 2), (3, Some(2), 3)] {
+        let over = over.map(|made| rule(made).id);
+        journal.keep_rule(&subject, &rule(said), over).await.unwrap();
         assert_eq!(journal.rule(&subject).await.unwrap(), Some(rule(kept)));
     }
     journal.close().await;

@@ -55,7 +55,7 @@ pub async fn run(args: AbsolveArgs, cli: &Session) -> Result<ExitCode, CliError>
         });
     }
     let event = saying::event(TYPE_ABSOLVED, &author, absolutions.clone());
-    saying::replace(&bus, &subject::condemned(&env, &app), &event, &key, former.sequence, None).await?;
+    saying::replace(&bus, &subject::condemned(&env, &app), event, &key, former.sequence, None).await?;
     for one in &found {
         cli.output.note(format!("{app} {} (promotion {}) is absolved in {env}", one.release, one.counter));
     }

@@ -174,7 +174,7 @@ impl Case {
             note,
         };
         let event = saying::event(TYPE_APPROVED, author, data);
-        saying::replace(&self.bus, &self.subject(), &event, &self.key, self.word.sequence, None).await
+        saying::replace(&self.bus, &self.subject(), event, &self.key, self.word.sequence, None).await
     }
 
     /// How it stands after that.

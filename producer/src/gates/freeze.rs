@@ -98,7 +98,7 @@ async fn say(
     key: &landfall_schema::signature::SigningKey,
 ) -> Result<(), CliError> {
     let event = saying::event(TYPE_ENVIRONMENT_FROZEN, author, Freezes { env: env.clone(), freezes });
-    saying::replace(bus, &subject::environment_freeze(env), &event, key, former.sequence, former.id).await
+    saying::replace(bus, &subject::environment_freeze(env), event, key, former.sequence, former.id).await
 }
 
 fn in_force(freezes: Vec<Freeze>, now: Timestamp) -> Vec<Freeze> {

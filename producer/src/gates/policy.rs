@@ -75,7 +75,7 @@ async fn apply(args: ApplyArgs, cli: &Session) -> Result<ExitCode, CliError> {
         return Ok(ExitCode::Done);
     }
     let event = saying::event(TYPE_ENVIRONMENT_POLICY, &policy.author, policy.clone());
-    saying::replace(&bus, &subject::environment_policy(&env), &event, &key, former.sequence, former.id).await?;
+    saying::replace(&bus, &subject::environment_policy(&env), event, &key, former.sequence, former.id).await?;
     cli.output.note(format!(
         "the policy of {env} is in force; hosts heed it that have this line in executor.toml, section [trust]:"
     ));

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::ci;
 use crate::context::process_environment;
 use crate::error::{CliError, ExitCode};
+use crate::halt::said::id_after;
 use crate::session::Session;
 
 /// Who speaks.
@@ -77,20 +78,17 @@ pub fn event<T>(kind: &str, author: &str, data: T) -> CloudEvent<T> {
 /// Signs and publishes a document that replaces the one of this `sequence` and `id`.
 ///
 /// # Errors
-/// When somebody else was first, or this machine's clock is behind that of whoever said the last one.
+/// When somebody else was first.
 pub async fn replace<T: Serialize>(
     bus: &Bus,
     subject: &Subject,
-    event: &CloudEvent<T>,
+    mut event: CloudEvent<T>,
     key: &SigningKey,
     sequence: u64,
     last: Option<EventId>,
 ) -> Result<(), CliError> {
-    // Ids sort by time, and hosts take an older one for a repetition.
-    if last.is_some_and(|last| event.id <= last) {
-        return Err(CliError::new("the last one was made later than now, so the hosts would take this one for older")
-            .hint("set this machine's clock"));
-    }
+    // Ids sort by time, and hosts take an older one for a repetition. Somebody else's clock is no reason to say nothing.
+    event.id = id_after(last);
     let body = event.encode().map_err(|error| CliError::from_error(&error))?;
     let signature = key.sign(&body).map_err(|error| CliError::from_error(&error))?;
     publish(bus, subject, &body, &[signature], sequence).await

@@ -51,18 +51,21 @@ impl Said {
     /// An id for what is said next. When the last one was made by a clock that goes ahead, it comes right after it: an abort is not to fail
     /// because of somebody else's clock. Hosts may believe whom nobody knows here, so those words count as well, up to [`CLOCK_AHEAD_MAX_S`].
     pub fn next_id(&self) -> EventId {
-        let now = Uuid::now_v7();
-        let limit = made_at_s(now) + CLOCK_AHEAD_MAX_S;
+        let limit = made_at_s(Uuid::now_v7()) + CLOCK_AHEAD_MAX_S;
         let doubtful = self.doubtful.iter().map(|(id, ..)| *id).filter(|id| made_at_s(id.0) <= limit);
         let known = self.newest.as_ref().map(|(id, _)| *id);
-        let Some(EventId(last)) = known.into_iter().chain(doubtful).max().filter(|last| last.0 >= now) else {
-            return EventId(now);
-        };
-        let Some((seconds, nanos)) = last.get_timestamp().map(|at| at.to_unix()) else { return EventId(now) };
-        let millis = seconds * 1_000 + u64::from(nanos) / 1_000_000 + 1;
-        let nanos = u32::try_from(millis % 1_000).unwrap_or(0) * 1_000_000;
-        EventId(Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, millis / 1_000, nanos)))
+        id_after(known.into_iter().chain(doubtful).max())
     }
+}
+
+/// An id that hosts take for newer than the last one, also when that was made by a clock that goes ahead.
+pub fn id_after(last: Option<EventId>) -> EventId {
+    let now = Uuid::now_v7();
+    let Some(EventId(last)) = last.filter(|last| last.0 >= now) else { return EventId(now) };
+    let Some((seconds, nanos)) = last.get_timestamp().map(|at| at.to_unix()) else { return EventId(now) };
+    let millis = seconds * 1_000 + u64::from(nanos) / 1_000_000 + 1;
+    let nanos = u32::try_from(millis % 1_000).unwrap_or(0) * 1_000_000;
+    EventId(Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, millis / 1_000, nanos)))
 }
 
 /// Seconds since 1970.
