@@ -88,7 +88,8 @@ async fn a_failed_smoke_command_goes_back() -> Result<()> {
 async fn a_smoke_test_that_hangs_is_ended_and_goes_back() -> Result<()> {
     let mut served = Served::v1().await?;
     let v2 = served.scenario.push("v2", AppImage::version("v2")).await?;
-    let smoke = "smoke_deadline_ms: 1500\nsmoke:\n  - run: {service: check, command: [sleep, \"600\"]}";
+    // Long enough for Compose to have started it, also on a busy machine.
+    let smoke = "smoke_deadline_ms: 5000\nsmoke:\n  - run: {service: check, command: [sleep, \"600\"]}";
     let stack = Stack::app(&v2).service("check", &v2, "init: true", "role: smoke").settings(smoke);
     let outcome = served.scenario.deploy(&stack).await?;
     assert_eq!(outcome.kind, OutcomeKind::DeployRolledBack, "{outcome:#?}");
