@@ -295,20 +295,17 @@ impl Inner {
         }
     }
 
-    /// The promotion's bytes and signature. In a task of its own, as every reading of the journal here: whoever asks the rules may stop
-    /// polling for a while to write into the journal itself, and would wait for ever for the connection that this one was just given.
+    /// The promotion's bytes and signature.
     async fn believed(&self, order: &Order) -> Result<(Vec<u8>, Option<String>), GateError> {
         let (journal, order) = (self.journal.clone(), order.clone());
-        let read = tokio::spawn(within(async move { journal.believed(&order).await }));
-        read.await.map_err(|_| GateError::Unknown)??.ok_or(GateError::Unknown)
+        apart(async move { journal.believed(&order).await }).await?.ok_or(GateError::Unknown)
     }
 
     /// Whether this host ran just this before, under the number that the rollback names.
     async fn is_way_back(&self, promotion: &Promotion) -> Result<bool, GateError> {
         let Intent::Rollback { to } = promotion.intent else { return Ok(false) };
         let (journal, env, app) = (self.journal.clone(), promotion.env.clone(), promotion.app.clone());
-        let read = tokio::spawn(within(async move { journal.committed(&env, &app, COMMITTED_MAX).await }));
-        let committed = read.await.map_err(|_| GateError::Unknown)??;
+        let committed = apart(async move { journal.committed(&env, &app, COMMITTED_MAX).await }).await?;
         let wanted = fingerprint(promotion);
         Ok(committed.iter().any(|past| past.counter == to && fingerprint(&past.promotion) == wanted))
     }
@@ -337,6 +334,14 @@ impl Inner {
         info!(%app, %release, %counter, "condemned: {}", cause.message);
         Ok(())
     }
+}
+
+/// Asks the journal in a task of its own: whoever asks the rules may stop polling for a while to write into the journal itself, and would wait
+/// for ever for the connection that this question was just given.
+async fn apart<T: Send + 'static>(
+    work: impl Future<Output = Result<T, JournalError>> + Send + 'static,
+) -> Result<T, GateError> {
+    Ok(tokio::spawn(within(work)).await.map_err(|_| GateError::Unknown)??)
 }
 
 fn approvers(policy: Option<&EnvironmentPolicy>) -> Vec<PublicKey> {

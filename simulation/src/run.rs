@@ -158,9 +158,7 @@ async fn carry_out(scenario: &Scenario, bench: &Bench) -> Result<Report> {
     oracle::successes(&sim, &people, &ledger);
     oracle::returns(&sim, &ledger);
     oracle::passed_by(&sim, &people, &ledger);
-    oracle::rollouts::decisions(&sim, &people);
-    oracle::rollouts::words(&sim, &people);
-    oracle::rollouts::failures(&sim, &people, &ledger);
+    oracle::rollouts::judge(&sim, &people, &ledger);
     oracle::converged(&sim, &people, &last);
     oracle::deadlines(&sim, &ledger);
     oracle::rollouts::waves(&sim, &ledger);

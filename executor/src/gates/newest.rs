@@ -10,10 +10,9 @@ use landfall_schema::planted::planted;
 use landfall_schema::subject::Subject;
 use tracing::warn;
 
-use super::{GateError, published};
+use super::{GateError, apart, published};
 use crate::fleet::AsOf;
 use crate::journal::{Journal, Rule};
-use crate::world::within;
 
 /// What is remembered of one subject.
 #[derive(Debug, Default)]
@@ -45,7 +44,8 @@ impl Newest {
         believe: impl Fn(Published<'_>) -> Believed<T>,
     ) -> Result<Result<Option<T>, DocumentError>, GateError> {
         // Before the bus: what somebody else keeps in between is on the bus as well.
-        let row = kept(journal, subject).await?.filter(|_| !planted("forget_the_rules"));
+        let (asked, about) = (journal.clone(), subject.clone());
+        let row = apart(async move { asked.rule(&about).await }).await?.filter(|_| !planted("forget_the_rules"));
         let former = row.as_ref().map(|rule| rule.id);
         let kept =
             row.map(|rule| believe(Published { body: &rule.body, signature: rule.signature.as_deref() })).transpose();
@@ -70,7 +70,9 @@ impl Newest {
             (Some(said), _) => said,
         };
         if former != Some(id) {
-            keep(journal, subject, Rule { id, body: said.body.to_vec(), signature: said.signature }, former).await?;
+            let rule = Rule { id, body: said.body.to_vec(), signature: said.signature };
+            let (asked, about) = (journal.clone(), subject.clone());
+            apart(async move { asked.keep_rule(&about, &rule, former).await }).await?;
         }
         self.state().is_loss_told = false;
         Ok(Ok(Some(document)))
@@ -112,17 +114,4 @@ impl Newest {
     fn state(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// In a task of its own, as everything here that asks the journal.
-async fn kept(journal: &Journal, subject: &Subject) -> Result<Option<Rule>, GateError> {
-    let (journal, subject) = (journal.clone(), subject.clone());
-    let read = tokio::spawn(within(async move { journal.rule(&subject).await }));
-    Ok(read.await.map_err(|_| GateError::Unknown)??)
-}
-
-async fn keep(journal: &Journal, subject: &Subject, rule: Rule, former: Option<EventId>) -> Result<(), GateError> {
-    let (journal, subject) = (journal.clone(), subject.clone());
-    let written = tokio::spawn(within(async move { journal.keep_rule(&subject, &rule, former).await }));
-    Ok(written.await.map_err(|_| GateError::Unknown)??)
 }

@@ -54,8 +54,8 @@ pub async fn run(args: AbsolveArgs, cli: &Session) -> Result<ExitCode, CliError>
             at: Timestamp::now(),
         });
     }
-    let event = saying::event(TYPE_ABSOLVED, &author, absolutions.clone());
-    saying::replace(&bus, &subject::condemned(&env, &app), event, &key, former.sequence, None).await?;
+    let event = saying::event(TYPE_ABSOLVED, &author, absolutions.clone(), None);
+    saying::replace(&bus, &subject::condemned(&env, &app), &event, &key, former.sequence).await?;
     for one in &found {
         cli.output.note(format!("{app} {} (promotion {}) is absolved in {env}", one.release, one.counter));
     }

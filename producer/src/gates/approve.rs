@@ -173,8 +173,8 @@ impl Case {
             verdict,
             note,
         };
-        let event = saying::event(TYPE_APPROVED, author, data);
-        saying::replace(&self.bus, &self.subject(), event, &self.key, self.word.sequence, None).await
+        let event = saying::event(TYPE_APPROVED, author, data, None);
+        saying::replace(&self.bus, &self.subject(), &event, &self.key, self.word.sequence).await
     }
 
     /// How it stands after that.

@@ -97,8 +97,8 @@ async fn say(
     author: &str,
     key: &landfall_schema::signature::SigningKey,
 ) -> Result<(), CliError> {
-    let event = saying::event(TYPE_ENVIRONMENT_FROZEN, author, Freezes { env: env.clone(), freezes });
-    saying::replace(bus, &subject::environment_freeze(env), event, key, former.sequence, former.id).await
+    let event = saying::event(TYPE_ENVIRONMENT_FROZEN, author, Freezes { env: env.clone(), freezes }, former.id);
+    saying::replace(bus, &subject::environment_freeze(env), &event, key, former.sequence).await
 }
 
 fn in_force(freezes: Vec<Freeze>, now: Timestamp) -> Vec<Freeze> {

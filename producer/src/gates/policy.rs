@@ -74,8 +74,8 @@ async fn apply(args: ApplyArgs, cli: &Session) -> Result<ExitCode, CliError> {
         cli.output.note("nothing was published");
         return Ok(ExitCode::Done);
     }
-    let event = saying::event(TYPE_ENVIRONMENT_POLICY, &policy.author, policy.clone());
-    saying::replace(&bus, &subject::environment_policy(&env), event, &key, former.sequence, former.id).await?;
+    let event = saying::event(TYPE_ENVIRONMENT_POLICY, &policy.author, policy.clone(), former.id);
+    saying::replace(&bus, &subject::environment_policy(&env), &event, &key, former.sequence).await?;
     cli.output.note(format!(
         "the policy of {env} is in force; hosts heed it that have this line in executor.toml, section [trust]:"
     ));

@@ -69,26 +69,24 @@ pub fn parse_note(text: &str) -> Result<String, String> {
     }
 }
 
-/// An event of somebody at this machine.
-pub fn event<T>(kind: &str, author: &str, data: T) -> CloudEvent<T> {
+/// An event of somebody at this machine, which comes after the `last` one: ids sort by time, and hosts take an older one for a repetition.
+/// Somebody else's clock is no reason to say nothing.
+pub fn event<T>(kind: &str, author: &str, data: T, last: Option<EventId>) -> CloudEvent<T> {
     let source = format!("/landfall/producer/{}", author.replace(char::is_whitespace, "-"));
-    CloudEvent::new(EventId(Uuid::now_v7()), source, kind, Timestamp::now(), data)
+    CloudEvent::new(id_after(last), source, kind, Timestamp::now(), data)
 }
 
-/// Signs and publishes a document that replaces the one of this `sequence` and `id`.
+/// Signs and publishes a document that replaces the one of this `sequence`.
 ///
 /// # Errors
 /// When somebody else was first.
 pub async fn replace<T: Serialize>(
     bus: &Bus,
     subject: &Subject,
-    mut event: CloudEvent<T>,
+    event: &CloudEvent<T>,
     key: &SigningKey,
     sequence: u64,
-    last: Option<EventId>,
 ) -> Result<(), CliError> {
-    // Ids sort by time, and hosts take an older one for a repetition. Somebody else's clock is no reason to say nothing.
-    event.id = id_after(last);
     let body = event.encode().map_err(|error| CliError::from_error(&error))?;
     let signature = key.sign(&body).map_err(|error| CliError::from_error(&error))?;
     publish(bus, subject, &body, &[signature], sequence).await

@@ -18,8 +18,11 @@ use crate::simulation::{Sim, service};
 const BUCKET: &str = "KV_landfall-rollout";
 const ENTRIES: &str = "$KV.landfall-rollout.>";
 
-/// Every entry of the bucket, and the state if a host has signed one, in the order of their writing.
-fn entries(sim: &Sim, people: &People) -> Vec<(Delivered, Option<RolloutState>)> {
+/// One that was written to the bucket, and the state if a host has signed it.
+type Entry = (Delivered, Option<RolloutState>);
+
+/// What became of every rollout, from the bucket's entries in the order of their writing.
+pub(crate) fn judge(sim: &Sim, people: &People, ledger: &Ledger) {
     let rosters: Vec<_> = people.machines.iter().map(|machine| machine.key().public()).collect();
     let believed = |entry: &Delivered| {
         let envelope = serde_json::from_slice::<DsseEnvelope>(&entry.body).ok()?;
@@ -27,32 +30,36 @@ fn entries(sim: &Sim, people: &People) -> Vec<(Delivered, Option<RolloutState>)>
         CloudEvent::<RolloutState>::decode(&body, TYPE_ROLLOUT_STATE).ok().map(|event| event.data)
     };
     let all = sim.server.all(BUCKET, ENTRIES).into_iter();
-    all.map(|entry| {
-        let state = believed(&entry);
-        (entry, state)
-    })
-    .collect()
+    let entries: Vec<Entry> = all
+        .map(|entry| {
+            let state = believed(&entry);
+            (entry, state)
+        })
+        .collect();
+    decisions(sim, &entries);
+    words(sim, &entries);
+    failures(sim, &entries, ledger);
 }
 
-fn states(sim: &Sim, people: &People) -> impl Iterator<Item = (Timestamp, RolloutState)> {
-    entries(sim, people).into_iter().filter_map(|(entry, state)| Some((entry.published_at, state?)))
+fn states(entries: &[Entry]) -> impl Iterator<Item = (Timestamp, &RolloutState)> {
+    entries.iter().filter_map(|(entry, state)| Some((entry.published_at, state.as_ref()?)))
 }
 
 /// What the hosts of a rollout have decided is never taken back, and there is one last word.
-pub(crate) fn decisions(sim: &Sim, people: &People) {
+fn decisions(sim: &Sim, entries: &[Entry]) {
     // What a power cut takes is decided once more, and may be decided otherwise.
     if sim.server.lost().iter().any(|message| message.subject.starts_with("$KV.")) {
         return;
     }
-    let mut newest: BTreeMap<String, RolloutState> = BTreeMap::new();
-    for (entry, state) in entries(sim, people) {
+    let mut newest: BTreeMap<&str, &RolloutState> = BTreeMap::new();
+    for (entry, state) in entries {
         // What a stranger writes over, a host may not have seen; it goes on from what it knows, until one that knows more puts that back.
         let Some(state) = state else {
-            newest.remove(&entry.subject);
+            newest.remove(entry.subject.as_str());
             continue;
         };
         // A number that a power cut had taken is given to another promotion.
-        let before = newest.get(&entry.subject).filter(|before| before.promotion == state.promotion);
+        let before = newest.get(entry.subject.as_str()).filter(|before| before.promotion == state.promotion);
         if let Some(before) = before.filter(|before| !state.follows(before)) {
             let text = format!(
                 "{}: {} wrote {:?} over {:?} of {}",
@@ -60,14 +67,14 @@ pub(crate) fn decisions(sim: &Sim, people: &People) {
             );
             sim.violated("decisions stand", text);
         }
-        newest.insert(entry.subject, state);
+        newest.insert(&entry.subject, state);
     }
 }
 
 /// When the last word said that it succeeded, every host of the plan served it, or something newer.
-pub(crate) fn words(sim: &Sim, people: &People) {
+fn words(sim: &Sim, entries: &[Entry]) {
     let promoted = sim.promoted();
-    for (published_at, state) in states(sim, people) {
+    for (published_at, state) in states(entries) {
         let Some(word) = state.word() else { continue };
         if !matches!(word, RolloutWord::Succeeded | RolloutWord::SucceededPartial | RolloutWord::RolledBack) {
             continue;
@@ -100,9 +107,9 @@ pub(crate) fn words(sim: &Sim, people: &People) {
 }
 
 /// Where a failure takes every host back, none of them keeps the release, unless a newer one came before that was decided.
-pub(crate) fn failures(sim: &Sim, people: &People, ledger: &Ledger) {
+fn failures(sim: &Sim, entries: &[Entry], ledger: &Ledger) {
     let promoted = sim.promoted();
-    for (published_at, state) in states(sim, people) {
+    for (published_at, state) in states(entries) {
         let is_failed = matches!(state.word(), Some(RolloutWord::RolledBack | RolloutWord::Mixed));
         let Some(place) = promoted.iter().position(|one| one.id == state.promotion).filter(|_| is_failed) else {
             continue;
