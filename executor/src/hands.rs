@@ -23,6 +23,7 @@ mod hold;
 mod lease;
 mod logs;
 mod mark;
+mod memory;
 mod migrate;
 mod observe;
 mod oneshot;

@@ -12,6 +12,7 @@ use landfall_schema::ids::{Digest, EventId};
 use landfall_schema::outcome::{Outcome, OutcomeKind, ReasonCode};
 use landfall_schema::promotion::{BundleRef, Promotion};
 use landfall_schema::signature::{SigningKey, encode_header};
+use landfall_tests::image::AppImage;
 use landfall_tests::promotion::{Draft, Message};
 use landfall_tests::stack::Stack;
 use landfall_tests::usage::{resident_bytes, resident_peak_bytes};
@@ -391,4 +392,37 @@ async fn what_was_planted_in_the_folder_of_a_stack_leads_nowhere() -> Result<()>
     }
     ensure!(std::fs::read(&foreign)? == b"HTTP_PORT=1\nSTOLEN=yes\n", "it was written to");
     assert_well(&mut served, attacks.len(), before).await
+}
+
+/// The files were looked at when the release was checked; Compose starts containers of it several times after that.
+#[tokio::test]
+async fn what_is_exchanged_in_the_middle_of_a_deploy_is_not_read() -> Result<()> {
+    let mut served = Served::v1().await?;
+    let folder = served.scenario.host().directory.clone();
+    let env_file = folder.join(".env");
+    let own = std::fs::read_to_string(&env_file)?;
+    std::fs::write(&env_file, format!("{own}WORD='of the $host'\n"))?;
+    std::fs::write(folder.join("app.env"), "OTHER=checked\n")?;
+    let exchange = "cd /stack && for f in .env app.env; do rm $f && ln -s /etc/shadow $f; done";
+    let migrator = served.scenario.push("migrator", AppImage::version("m").script(exchange)).await?;
+    let v2 = served.scenario.push("v2", AppImage::version("v2")).await?;
+    let stack = Stack::app(&v2).app_lines("env_file: [app.env]\nenvironment: {WORD: '${WORD}', PRICE: '5$$'}").service(
+        "migrator",
+        &migrator,
+        "init: true\nvolumes: [.:/stack]",
+        "role: migrate",
+    );
+    served.scenario.succeed(&stack).await?;
+    ensure!(std::fs::read_link(&env_file)? == Path::new("/etc/shadow"), "nothing was exchanged");
+    served.scenario.assert_runs(&v2, "v2").await?;
+    let project = served.scenario.host().project.clone();
+    let containers = served.scenario.engine.containers(&project)?;
+    let of_app =
+        containers.iter().find(|container| container["Config"]["Labels"]["com.docker.compose.service"] == "app");
+    let environment = &of_app.context("no app")?["Config"]["Env"];
+    for variable in ["WORD=of the $host", "OTHER=checked", "PRICE=5$"] {
+        let has = environment.as_array().is_some_and(|all| all.iter().any(|one| one == variable));
+        ensure!(has, "{variable} is not in {environment}");
+    }
+    Ok(())
 }

@@ -10,7 +10,7 @@ use landfall_deploy::{Evidence, Order};
 use landfall_schema::ids::Counter;
 use landfall_schema::outcome::Reason;
 
-use super::engine::LABEL_COUNTER;
+use super::engine::{Container, LABEL_COUNTER};
 use super::pull::{KEEPER, repository_part};
 use super::{Context, Hands};
 use crate::failpoint::failpoint;
@@ -29,7 +29,7 @@ impl Hands {
         self.let_go(Some(order.promotion.counter)).await?;
         let (images, containers, folders) = tokio::join!(
             self.remove_old_images(&kept, InUse::Keep),
-            self.remove_one_shots(),
+            self.remove_one_shots(|container| !container.running),
             self.remove_old_folders(&kept)
         );
         containers?;
@@ -101,11 +101,11 @@ impl Hands {
         self.engine.call("removing an image", removal).await
     }
 
-    /// Finished one-shots were kept so that a restart would find them; their results are journalled now.
-    async fn remove_one_shots(&self) -> Result<(), Reason> {
+    /// Finished one-shots are kept so that a restart finds them, until their results are journalled.
+    pub(crate) async fn remove_one_shots(&self, is_past: impl Fn(&Container) -> bool) -> Result<(), Reason> {
         let docker = self.engine.docker()?;
         for container in self.engine.containers().await? {
-            if container.one_off && !container.running && container.labels.contains_key(LABEL_COUNTER) {
+            if container.one_off && is_past(&container) && container.labels.contains_key(LABEL_COUNTER) {
                 self.engine.remove_container(&docker, &container.id).await?;
                 failpoint!("commit.one-shot-removed");
             }

@@ -9,7 +9,9 @@ use tokio::time::Instant;
 
 use super::credentials;
 use super::engine::one_line;
+use super::internal;
 use super::logs;
+use super::memory::{self, Opened};
 use super::process::{self, Input, Output, ProcessError, Program};
 use super::redact::Redactor;
 
@@ -46,7 +48,10 @@ pub(crate) struct Invocation {
     pub(crate) project: String,
     pub(crate) directory: PathBuf,
     pub(crate) files: Vec<PathBuf>,
-    pub(crate) env_files: Vec<PathBuf>,
+    /// With none given Compose would look for one by itself.
+    pub(crate) env_files: Vec<memory::Text>,
+    /// The last compose file: what the services' `env_file`s and variables come to.
+    pub(crate) environment: Option<memory::Text>,
     /// In Compose's environment, where they win over the host's `.env`.
     pub(crate) variables: Vec<(String, String)>,
     /// Held while a command changes the stack.
@@ -116,19 +121,25 @@ impl Compose {
         input: Input,
         deadline: Instant,
     ) -> Result<Output, Reason> {
+        let env_files = invocation.env_files.iter().map(opened).collect::<Result<Vec<_>, _>>()?;
+        let environment = invocation.environment.iter().map(opened).collect::<Result<Vec<_>, _>>()?;
         let mut all: Vec<OsString> =
             ["--ansi", "never", "--progress", "quiet", "--project-name"].map(OsString::from).into();
         all.push(invocation.project.clone().into());
         all.extend(["--project-directory".into(), invocation.directory.clone().into()]);
-        for file in &invocation.files {
-            all.extend(["--file".into(), file.clone().into()]);
+        for file in invocation.files.iter().cloned().chain(environment.iter().map(Opened::path)) {
+            all.extend(["--file".into(), file.into()]);
         }
-        for file in &invocation.env_files {
-            all.extend(["--env-file".into(), file.clone().into()]);
+        for file in &env_files {
+            all.extend(["--env-file".into(), file.path().into()]);
         }
         all.extend(args.iter().map(OsString::from));
         let variables = invocation.variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        self.start(all, variables, Some(invocation.directory.clone()), input, deadline).await
+        let mut output = self.start(all, variables, Some(invocation.directory.clone()), input, deadline).await?;
+        for opened in env_files.iter().chain(&environment) {
+            output.stderr = opened.named(&output.stderr);
+        }
+        Ok(output)
     }
 
     async fn start(
@@ -159,6 +170,10 @@ impl Compose {
         };
         process::run(program).await.map_err(|error| process_reason(&error))
     }
+}
+
+fn opened(text: &memory::Text) -> Result<Opened<'_>, Reason> {
+    text.open().map_err(|error| internal("giving Compose the stack's environment", error))
 }
 
 fn process_reason(error: &ProcessError) -> Reason {

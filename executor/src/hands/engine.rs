@@ -52,6 +52,8 @@ pub(crate) struct Container {
     pub(crate) service: ServiceName,
     pub(crate) image_id: String,
     pub(crate) running: bool,
+    /// It was made and has not been started yet.
+    pub(crate) unstarted: bool,
     pub(crate) one_off: bool,
     pub(crate) labels: HashMap<String, String>,
 }
@@ -159,6 +161,7 @@ impl Engine {
                     service: ServiceName::new(labels.get(LABEL_SERVICE)?.clone()).ok()?,
                     image_id: summary.image_id.unwrap_or_default(),
                     running: summary.state == Some(ContainerSummaryStateEnum::RUNNING),
+                    unstarted: summary.state == Some(ContainerSummaryStateEnum::CREATED),
                     one_off: labels.get(LABEL_ONE_OFF).is_some_and(|value| value == "True"),
                     labels,
                 })

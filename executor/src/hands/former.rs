@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::engine::Container;
 use super::render::Stack;
-use super::{Committed, Hands, internal};
+use super::{Committed, Hands, internal, memory};
 
 const FILE: &str = "former.landfall.json";
 const SERVING_FILE: &str = "serving.landfall.json";
@@ -38,7 +38,8 @@ impl Preexisting {
         let first = running.first()?;
         let paths = |label: &str| -> Vec<PathBuf> {
             let list = first.labels.get(label).map_or("", String::as_str);
-            list.split(',').filter(|path| !path.is_empty()).map(PathBuf::from).collect()
+            let paths = list.split(',').filter(|path| !path.is_empty()).map(PathBuf::from);
+            paths.filter(|path| !memory::is_past(path)).collect()
         };
         let image_ids: BTreeMap<ServiceName, Digest> = running
             .iter()
@@ -114,8 +115,9 @@ mod tests {
             service: service.parse().unwrap(),
             image_id: Digest::of(service.as_bytes()).to_string(),
             running,
+            unstarted: false,
             one_off,
-            labels: HashMap::from([(LABEL_FILES.to_owned(), "/opt/a.yml,/opt/b.yml".to_owned())]),
+            labels: HashMap::from([(LABEL_FILES.to_owned(), "/opt/a.yml,/opt/b.yml,/proc/7/fd/9".to_owned())]),
         }
     }
 

@@ -112,6 +112,7 @@ mod tests {
                 service: "app".parse().unwrap(),
                 image_id: String::new(),
                 running: true,
+                unstarted: false,
                 one_off: false,
                 labels,
             })

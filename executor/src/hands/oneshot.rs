@@ -97,7 +97,15 @@ impl Hands {
         if !self.is_found(&shot, &container).await? {
             self.engine.remove_container(&docker, &container).await?;
             failpoint!("one-shot.{}.start.before", shot.step);
-            self.begin(&shot, &container).await?;
+            if let Err(reason) = self.begin(&shot, &container).await {
+                if shot.mark.is_none() {
+                    // It may run all the same.
+                    if let Err(why) = self.engine.remove_container(&docker, &container).await {
+                        tracing::warn!(%container, "it may run without anybody who waits for it: {}", why.message);
+                    }
+                }
+                return Err(reason);
+            }
             failpoint!("one-shot.{}.start.after", shot.step);
         }
         if let Some(mark) = &shot.mark {

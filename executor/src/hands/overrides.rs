@@ -61,6 +61,41 @@ pub(crate) fn full(
     format!("{{ \"services\": {{\n  {}\n}} }}\n", entries.join(",\n  "))
 }
 
+/// What the services' variables came to when the stack was rendered and checked, so that Compose reads no `env_file` once more. What
+/// Compose compares to decide whether a container must be made anew is the same with it.
+pub(crate) fn environment(model: &Value) -> String {
+    let services = model.get("services").and_then(Value::as_object);
+    let entry = |(name, service): (&String, &Value)| {
+        let variables = service.get("environment").and_then(Value::as_object).filter(|variables| !variables.is_empty());
+        let variables = variables.map_or("!reset {}".to_owned(), |variables| {
+            let pair = |(name, value): (&String, &Value)| format!("{}: {}", quoted(name), literal(value));
+            format!("!override {{ {} }}", variables.iter().map(pair).collect::<Vec<_>>().join(", "))
+        });
+        format!("{}: {{ \"env_file\": !reset [], \"environment\": {variables} }}", quoted(name))
+    };
+    let entries: Vec<String> = services.into_iter().flatten().map(entry).collect();
+    format!("{{ \"services\": {{\n  {}\n}} }}\n", entries.join(",\n  "))
+}
+
+/// Compose puts variables into it, so that each `$` stands twice.
+fn literal(value: &Value) -> String {
+    match value {
+        Value::String(text) => quoted(&text.replace('$', "$$")),
+        other => other.to_string(),
+    }
+}
+
+/// A string of JSON that YAML takes too: it allows fewer characters.
+fn quoted(text: &str) -> String {
+    let is_refused = |c: char| c.is_control() || matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    let plain = json!(text).to_string();
+    let escaped = |c: char| match is_refused(c) {
+        true => format!("\\u{:04x}", u32::from(c)),
+        false => c.to_string(),
+    };
+    plain.chars().map(escaped).collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -78,6 +113,20 @@ mod tests {
             kind,
             depends_on: depends_on.collect(),
         }
+    }
+
+    #[test]
+    fn an_environment_is_written_down_as_it_was() {
+        let model = json!({ "services": {
+            "app": { "environment": { "P": "a$b\n\"é\u{7f}\u{85}", "UNSET": null }, "image": "x" },
+            "db": { "image": "x" },
+        } });
+        let expect = r#"{ "services": {
+  "app": { "env_file": !reset [], "environment": !override { "P": "a$$b\n\"é\u007f\u0085", "UNSET": null } },
+  "db": { "env_file": !reset [], "environment": !reset {} }
+} }
+"#;
+        assert_eq!(environment(&model), expect);
     }
 
     #[test]

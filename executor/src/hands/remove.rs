@@ -100,6 +100,7 @@ impl Hands {
             directory: stacks,
             files: Vec::new(),
             env_files: Vec::new(),
+            environment: None,
             variables: Vec::new(),
             lock: self.lock_file(),
         };

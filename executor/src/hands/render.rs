@@ -1,7 +1,7 @@
 //! Turns a promotion and its bundle into files that Compose reads, and into the stack as this host will run it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use landfall_schema::bundle::Bundle;
@@ -16,7 +16,7 @@ use super::compose::{self, Invocation};
 use super::own_file::{self, OwnFileError};
 use super::policy::Risk;
 use super::redact::{self, Redactor};
-use super::{Hands, internal, overrides, preview, settings, yaml};
+use super::{Hands, internal, memory, overrides, preview, settings, yaml};
 
 /// A stack as this host runs it. Its settings and its model hold secrets, so it is not printable.
 pub(crate) struct Stack {
@@ -92,9 +92,9 @@ impl Hands {
         self.prepare_directory().await?;
         let images: BTreeMap<ServiceName, String> =
             promotion.images.iter().map(|(name, image)| (name.clone(), image.reference())).collect();
-        let (invocation, env_text) =
+        let (mut invocation, env_text) =
             self.lay_out(promotion.counter, bundle, variables, &overrides::pins(&images)).await?;
-        let host_variables = redact::env_file_variables(&env_text);
+        let host_variables = redact::env_file_variables(env_text.as_deref().unwrap_or_default());
         let public: BTreeSet<&str> = promotion.variables.values().map(String::as_str).collect();
         let before = Redactor::new(host_variables.iter().copied(), std::iter::empty(), &public);
 
@@ -102,7 +102,7 @@ impl Hands {
         if output.code != Some(0) {
             return Err(compose::config_reason(&output.stderr, &invocation.directory, &before));
         }
-        if invocation.env_files.is_empty() {
+        if env_text.is_none() {
             refuse_blanks(&output.stderr, bundle, &invocation)?;
         }
         let model = parse(&output.stdout)?;
@@ -115,6 +115,8 @@ impl Hands {
         let active = host_variables.iter().find(|(name, _)| *name == "COMPOSE_PROFILES").map_or("", |(_, value)| value);
         // What is wrong with a setting is told with its value, which may come from the host's `.env`.
         let told = |reason: Reason| Reason { message: redactor.clean_complaint(&reason.message), ..reason };
+        invocation.environment =
+            Some(memory::Text::new("the services' environment".into(), overrides::environment(&model)));
         let services = services(&model, &active.split(',').map(str::trim).collect()).map_err(told)?;
         self.check_promoted(promotion, bundle, &services, &model, &invocation, deadline).await?;
         let unmarked = self.unmarked(&invocation, deadline).await?;
@@ -128,14 +130,14 @@ impl Hands {
         Ok(stack)
     }
 
-    /// The files of one release in its folder, and the text of the host's `.env`.
+    /// The files of one release in its folder, and the text of the host's `.env` if there is one.
     async fn lay_out(
         &self,
         counter: Counter,
         bundle: &Bundle,
         variables: Vec<(String, String)>,
         override_text: &str,
-    ) -> Result<(Invocation, String), Reason> {
+    ) -> Result<(Invocation, Option<String>), Reason> {
         let folder = self.stack_dir(counter);
         let mut files = Vec::new();
         for file in &bundle.compose {
@@ -153,20 +155,19 @@ impl Hands {
                 .hint("make it and put the stack's .env and mounted files there, or correct `directory` in the host's configuration"));
         }
         let env_file = directory.join(".env");
-        let (env_files, env_text) = match self.own_file(env_file.clone(), ENV_FILE_MAX_BYTES).await? {
-            Some(text) => (vec![env_file], text),
-            None => (Vec::new(), String::new()),
-        };
+        let env_text = self.own_file(env_file.clone(), &directory).await?;
+        // Also an empty one, so that Compose does not find what is put there later.
+        let env_files = vec![memory::Text::new(env_file, env_text.clone().unwrap_or_default())];
         let project = self.engine.project().to_owned();
         let lock = self.lock_file();
-        Ok((Invocation { project, directory, files, env_files, variables, lock }, env_text))
+        Ok((Invocation { project, directory, files, env_files, environment: None, variables, lock }, env_text))
     }
 
-    /// `None` when there is no such file in the stack's folder.
-    async fn own_file(&self, path: PathBuf, most: u64) -> Result<Option<String>, Reason> {
-        let (folder, anywhere) =
-            (self.config.stack.directory.clone(), self.config.policy.allow.contains(&Risk::HostFiles));
-        let read = tokio::task::spawn_blocking(move || own_file::text(&path, &folder, most, anywhere)).await;
+    /// The text of a `.env`; `None` when there is no such file.
+    pub(crate) async fn own_file(&self, path: PathBuf, folder: &Path) -> Result<Option<String>, Reason> {
+        let (folder, anywhere) = (folder.to_owned(), self.config.policy.allow.contains(&Risk::HostFiles));
+        let read = move || own_file::text(&path, &folder, ENV_FILE_MAX_BYTES, anywhere);
+        let read = tokio::task::spawn_blocking(read).await;
         let read = read.map_err(|error| internal("reading the stack's files", error))?;
         read.map_err(|error| match &error {
             OwnFileError::Outside { .. } => Reason::new(ReasonCode::PolicyViolation, error.to_string()).hint(format!(
@@ -257,6 +258,7 @@ impl Hands {
     ) -> Result<BTreeSet<String>, Reason> {
         let mut plain = invocation.clone();
         plain.files.truncate(bundle.compose.len());
+        plain.environment = None;
         let output = self
             .compose
             .read(&plain, &["--profile", "*", "config", "--no-interpolate", "--services"], deadline)

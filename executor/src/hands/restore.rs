@@ -1,15 +1,17 @@
 //! The way back: the former release, the stack that was there before Landfall, or nothing.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use landfall_deploy::{Evidence, Order};
 use landfall_schema::ids::ServiceName;
 use landfall_schema::outcome::{Reason, ReasonCode};
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::compose::{self, Invocation};
 use super::former::Preexisting;
-use super::{Context, Hands, effect_deadline, overrides};
+use super::{Context, Hands, effect_deadline, memory, overrides};
 use crate::failpoint::failpoint;
 
 const FORMER_OVERRIDE: &str = "former.override.yml";
@@ -29,12 +31,14 @@ impl Hands {
                 None => self.up(&stack.invocation, &stack.redactor, deadline).await?,
             }
             failpoint!("restore.up.after");
-            return Ok(Evidence::Restored);
+        } else {
+            match self.preexisting(order.promotion.counter).await? {
+                Some(found) => self.restore_preexisting(order, context, &found, deadline).await?,
+                None => self.take_down(order, context, deadline).await?,
+            }
         }
-        match self.preexisting(order.promotion.counter).await? {
-            Some(found) => self.restore_preexisting(order, context, &found, deadline).await?,
-            None => self.take_down(order, context, deadline).await?,
-        }
+        // Compose was ended while the engine made one: then nobody starts it any more.
+        self.remove_one_shots(|container| container.unstarted).await?;
         Ok(Evidence::Restored)
     }
 
@@ -51,16 +55,20 @@ impl Hands {
             found.image_ids.iter().map(|(name, id)| (name.clone(), id.to_string())).collect();
         let path = self.stack_dir(order.promotion.counter).join(FORMER_OVERRIDE);
         self.keep(&path, overrides::pins(&images).as_bytes()).await?;
-        let own_files =
-            !found.files.is_empty() && found.files.iter().chain(&found.env_files).all(|file| file.is_file());
         let mut invocation: Invocation = stack.invocation.clone();
-        if own_files {
-            invocation.files.clone_from(&found.files);
-            invocation.variables.clear();
-            invocation.directory =
-                found.directory.clone().filter(|directory| directory.is_dir()).unwrap_or(invocation.directory);
-            if !found.env_files.is_empty() {
-                invocation.env_files.clone_from(&found.env_files);
+        if !found.files.is_empty() && found.files.iter().all(|file| file.is_file()) {
+            let directory = found.directory.clone().filter(|directory| directory.is_dir());
+            let directory = directory.unwrap_or_else(|| invocation.directory.clone());
+            match self.former_env_files(found, &directory).await {
+                Ok(env_files) => {
+                    let (files, project, lock) = (found.files.clone(), invocation.project, invocation.lock);
+                    let variables = Vec::new();
+                    invocation =
+                        Invocation { project, directory, files, env_files, environment: None, variables, lock };
+                }
+                Err(reason) => {
+                    warn!("the stack goes back with the promoted files instead of its own: {}", reason.message);
+                }
             }
         }
         invocation.files.push(path);
@@ -72,6 +80,23 @@ impl Hands {
             return Err(compose::up_reason(&output.stderr, &stack.redactor));
         }
         self.remove_others(&found.image_ids.keys().collect::<Vec<_>>()).await
+    }
+
+    /// Those it was started with, or the one that Compose finds by itself.
+    async fn former_env_files(&self, found: &Preexisting, directory: &Path) -> Result<Vec<memory::Text>, Reason> {
+        if found.env_files.is_empty() {
+            let path = directory.join(".env");
+            let text = self.own_file(path.clone(), directory).await?.unwrap_or_default();
+            return Ok(vec![memory::Text::new(path, text)]);
+        }
+        let mut texts = Vec::new();
+        for path in &found.env_files {
+            let text = self.own_file(path.clone(), directory).await?;
+            let text =
+                text.ok_or_else(|| Reason::new(ReasonCode::EnvFileMissing, format!("{} is gone", path.display())))?;
+            texts.push(memory::Text::new(path.clone(), text));
+        }
+        Ok(texts)
     }
 
     /// Services that only the failed release had.

@@ -31,6 +31,12 @@ async fn a_release_that_dies_goes_back_to_the_former() {
     app.restart();
     // Somebody cleaned up by hand meanwhile: what is missing is fetched again.
     docker(&["image", "prune", "--all", "--force", "--filter", "label=none"]);
+    // What a `compose run` leaves that is ended while the engine makes its container.
+    let (project, image) = (format!("com.docker.compose.project={}", app.project), good_image.reference());
+    let unstarted = [project.as_str(), "com.docker.compose.service=check", "com.docker.compose.oneoff=True"];
+    let labels = unstarted.into_iter().chain(["dev.landfall.counter=2"]).flat_map(|label| ["--label", label]);
+    let create: Vec<&str> = ["create"].into_iter().chain(labels).chain([image.as_str(), "true"]).collect();
+    docker(&create);
     assert_eq!(app.carry_out(Effect::Restore, &order).await.unwrap(), Evidence::Restored);
     let services = app.running(Effect::ProveFormer, &order).await;
     assert_eq!(services.len(), 2);
