@@ -16,14 +16,16 @@ use landfall_schema::promotion::{Intent, Promotion};
 use landfall_schema::signature::PublicKey;
 
 use approvals::Approvals;
+use freeze::What;
 
 /// What the rules say now. Whatever is said later can change it, until it is `Refuse`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Gate {
     Pass,
-    /// `on` is one line for people; at `until` at the latest it is worth asking again.
+    /// `on` is one line for people, and `hint` what they can do; at `until` at the latest it is worth asking again.
     Wait {
         on: String,
+        hint: String,
         until: Timestamp,
     },
     Refuse(Reason),
@@ -34,6 +36,14 @@ pub enum Gate {
 pub struct Said<T> {
     pub data: T,
     pub signers: Vec<PublicKey>,
+}
+
+/// Rules that are kept here and that the bus has lost: it has none in their place, or older ones. Whoever does what a rule asks for reads the
+/// bus, and finds there that nothing is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lost {
+    pub policy: bool,
+    pub freezes: bool,
 }
 
 /// All that a judgement depends on.
@@ -51,6 +61,7 @@ pub struct Facts<'a> {
     pub absolved: &'a [Absolution],
     pub policy: Option<&'a EnvironmentPolicy>,
     pub freezes: &'a [Freeze],
+    pub lost: Lost,
     pub approval: Option<&'a Said<Approval>>,
     /// It is a rollback to something that served here before, so it was let through once already.
     pub is_way_back: bool,
@@ -76,6 +87,8 @@ struct Hindrance {
     code: ReasonCode,
     on: String,
     hint: String,
+    /// What must be said anew before the hint leads anywhere.
+    lost: Option<String>,
     until: Option<Timestamp>,
 }
 
@@ -97,14 +110,31 @@ impl Facts<'_> {
         if let Some(rule) = &policy.requires
             && let Err(reason) = evidence::check(self.promotion, rule, &policy.author)
         {
-            return Some(reason);
+            return Some(self.with_loss(reason));
         }
         match self.approvals(policy)? {
-            Approvals::Rejected { by, note } => Some(rejected(self.promotion, &by, &note, &policy.author)),
+            Approvals::Rejected { by, note } => {
+                Some(self.with_loss(rejected(self.promotion, &by, &note, &policy.author)))
+            }
             Approvals::Impossible { people, need } => {
                 Some(impossible_rule(&self.promotion.env, people, need, &policy.author))
             }
             Approvals::Enough | Approvals::Missing { .. } => None,
+        }
+    }
+
+    fn lost_policy(&self) -> Option<String> {
+        let env = &self.promotion.env;
+        self.lost
+            .policy
+            .then(|| format!("the bus has lost this policy: `landfall policy apply FILE --env {env}` says it anew"))
+    }
+
+    /// Who looks on the bus would find nothing of the policy that this is of.
+    fn with_loss(&self, reason: Reason) -> Reason {
+        match self.lost_policy() {
+            Some(lost) => Reason { message: format!("{}; {lost}", reason.message), ..reason },
+            None => reason,
         }
     }
 
@@ -140,7 +170,7 @@ impl Facts<'_> {
     }
 
     fn unapproved(&self, policy: &EnvironmentPolicy, have: u32, need: u32, waiting_for: &[String]) -> Hindrance {
-        let Promotion { env, app, counter, .. } = self.promotion;
+        let Promotion { env, app, .. } = self.promotion;
         let whom = match waiting_for {
             [] => "and nobody is left who may approve".to_owned(),
             names => format!("waiting for {}", names.join(", ")),
@@ -148,7 +178,8 @@ impl Facts<'_> {
         Hindrance {
             code: ReasonCode::NotApproved,
             on: format!("{have} of {need} approvals for {env} (policy by {}), {whom}", policy.author),
-            hint: format!("landfall approve {app} {} --env {env}", counter.0),
+            hint: format!("`landfall approve {app} --env {env}`"),
+            lost: self.lost_policy(),
             until: None,
         }
     }
@@ -156,26 +187,44 @@ impl Facts<'_> {
     fn frozen(&self, active: &freeze::Active) -> Hindrance {
         let Promotion { env, app, .. } = self.promotion;
         let freeze::Active { what, by, until, reason } = active;
+        let lost_freeze = || {
+            let end = format!("`landfall unfreeze --all --env {env}` ends it, and `landfall freeze` says it anew");
+            self.lost.freezes.then(|| format!("the bus has lost this freeze: {end}"))
+        };
+        let (what, end, lost) = match what {
+            What::Freeze { app: None } => ("a freeze", format!("landfall unfreeze --env {env}"), lost_freeze()),
+            What::Freeze { app: Some(of) } => {
+                ("a freeze", format!("landfall unfreeze --app {of} --env {env}"), lost_freeze())
+            }
+            What::Window => ("a freeze window", format!("landfall policy apply FILE --env {env}"), self.lost_policy()),
+        };
         Hindrance {
             code: ReasonCode::Frozen,
             on: format!("{env} is frozen until {until:.0} by {what} of {by}: {reason}"),
-            hint: format!(
-                "wait for its end, or ask {by}: `landfall unfreeze --env {env}`; `landfall rollback {app} --env {env}` passes"
-            ),
+            hint: format!("wait for its end, or ask {by}: `{end}`; `landfall rollback {app} --env {env}` passes"),
+            lost,
             until: Some(*until),
         }
     }
 
     /// What is waited for in vain until the promotion expires forbids it in the end.
     fn wait(&self, hindrance: Hindrance) -> Gate {
+        let Hindrance { code, on, hint, lost, until } = hindrance;
         let expires_at = self.promotion.expires_at;
         if self.now < expires_at {
-            let until = hindrance.until.map_or(expires_at, |until| until.min(expires_at));
-            return Gate::Wait { on: hindrance.on, until };
+            let until = until.map_or(expires_at, |until| until.min(expires_at));
+            let on = match lost {
+                Some(lost) => format!("{on}; {lost}"),
+                None => on,
+            };
+            return Gate::Wait { on, hint, until };
         }
-        let text = format!("the promotion expired at {expires_at:.0} while it waited: {}", hindrance.on);
-        let hint = format!("promote it again; then: {}", hindrance.hint);
-        Gate::Refuse(Reason::new(hindrance.code, text).hint(hint))
+        let text = format!("the promotion expired at {expires_at:.0} while it waited: {on}");
+        let hint = match lost {
+            Some(lost) => format!("{lost}; then promote it again"),
+            None => format!("promote it again; then: {hint}"),
+        };
+        Gate::Refuse(Reason::new(code, text).hint(hint))
     }
 }
 

@@ -251,7 +251,7 @@ impl Fleet {
         }
         Ok(match self.inner.gates.check(order).await? {
             Gate::Pass => (Admission::Now, None),
-            Gate::Wait { on, until } => (Admission::Wait(on), Some(until)),
+            Gate::Wait { on, until, .. } => (Admission::Wait(on), Some(until)),
             Gate::Refuse(reason) => (Admission::Never(reason), None),
         })
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use landfall_bus::{Bus, BusError};
 use landfall_deploy::Order;
 use landfall_deploy::gates::documents::{self, Published};
-use landfall_deploy::gates::{Facts, Gate, Said, judge};
+use landfall_deploy::gates::{Facts, Gate, Lost, Said, judge};
 use landfall_schema::gates::{
     Absolution, Approval, Condemned, CondemnedList, EnvironmentPolicy, Freeze, NOTE_MAX_CHARS, blames_the_release,
     fingerprint,
@@ -87,6 +87,7 @@ struct Inner {
 struct Rules {
     policy: Option<EnvironmentPolicy>,
     freezes: Vec<Freeze>,
+    lost: Lost,
 }
 
 impl Rules {
@@ -161,6 +162,7 @@ impl Gates {
             absolved: &absolved,
             policy: rules.policy.as_ref(),
             freezes: &rules.freezes,
+            lost: rules.lost,
             approval: approval.as_ref(),
             is_way_back,
             has_worked,
@@ -242,7 +244,15 @@ impl Inner {
         let freezes =
             self.freezes.read(bus, &self.journal, &subject, |said| documents::freezes(said, env, &self.admin)).await?;
         match freezes {
-            Ok(freezes) => Ok(Ok(Rules { policy, freezes: freezes.map(|said| said.freezes).unwrap_or_default() })),
+            Ok(freezes) => {
+                let lost = Lost {
+                    policy: policy.as_ref().is_some_and(|policy| policy.is_lost),
+                    freezes: freezes.as_ref().is_some_and(|freezes| freezes.is_lost),
+                };
+                let policy = policy.map(|policy| policy.document);
+                let freezes = freezes.map(|freezes| freezes.document.freezes).unwrap_or_default();
+                Ok(Ok(Rules { policy, freezes, lost }))
+            }
             Err(error) => {
                 let hint = format!("say anew what is frozen, with an admin key: `landfall unfreeze --all --env {env}`");
                 Ok(Err(documents::unreadable("list of freezes", env, &error, hint)))

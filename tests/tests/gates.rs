@@ -14,9 +14,11 @@ use landfall_schema::signature::{DsseEnvelope, SigningKey};
 use landfall_schema::{Timestamp, subject};
 use landfall_tests::cli::{Cli, Run};
 use landfall_tests::image::AppImage;
+use landfall_tests::outcomes::Outcomes;
 use landfall_tests::promotion::Draft;
-use landfall_tests::scenario::Scenario;
+use landfall_tests::scenario::{DEPLOY_LIMIT, Scenario};
 use landfall_tests::stack::{READY, Stack};
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -82,6 +84,16 @@ impl Ruled {
         let said = self.served.scenario.reaches(0, counter, OutcomeKind::ReleaseWaiting).await?;
         assert!(said.message.contains(words), "{words:?} is not in {:?}", said.message);
         self.served.assert_untouched().await
+    }
+
+    /// The host says at some time that it waits, in these words.
+    async fn waits_for(&mut self, counter: u64, words: &[&str]) -> Result<()> {
+        let is_it = |outcome: &Outcome| {
+            (outcome.counter.0, outcome.kind) == (counter, OutcomeKind::ReleaseWaiting)
+                && words.iter().all(|words| outcome.message.contains(words))
+        };
+        self.served.scenario.outcomes.wait(&format!("waiting: {words:?}"), DEPLOY_LIMIT, is_it).await?;
+        Ok(())
     }
 
     async fn succeeds(&mut self, counter: u64, version: &str) -> Result<()> {
@@ -299,6 +311,48 @@ async fn a_policy_that_no_admin_signed_stops_everything_until_it_is_replaced() -
     ruled.apply_policy("test", "").await?;
     let draft = ruled.publish("v4").await?;
     ruled.succeeds(draft.counter(), "v4").await
+}
+
+/// The host keeps to what it has read. The CLI reads the bus, so what it does about a rule that is not there leads nowhere: the host says
+/// what comes first.
+#[tokio::test]
+async fn rules_that_the_bus_has_lost_are_said_anew_before_they_are_met() -> Result<()> {
+    let mut ruled = Ruled::v1().await?;
+    let bob = SigningKey::generate();
+    let policy = format!("approvals = {{ need = 1, of = [{{ name = \"bob\", key = \"{}\" }}] }}\n", bob.public());
+    let bob = ruled.key_file("bob", &bob)?.to_string_lossy().into_owned();
+    ruled.apply_policy("test", "").await?;
+    let older = TempDir::new()?;
+    ruled.served.scenario.nats.down().await?;
+    ruled.served.scenario.nats.copy_store(older.path())?;
+    ruled.served.scenario.nats.up().await?;
+    ruled.apply_policy("test", &policy).await?;
+    ruled.landfall(DONE, &["freeze", "--reason", "the sale", "--until", "2h", "--author", "ann"]).await?;
+    let draft = ruled.publish("v2").await?;
+    ruled.waits(draft.counter(), "0 of 1 approvals").await?;
+    let said = ruled.served.scenario.reaches(0, draft.counter(), OutcomeKind::ReleaseWaiting).await?;
+    assert!(!said.message.contains("lost"), "{said:#?}");
+
+    // The bus has the policy before this one, and no freeze at all.
+    ruled.served.scenario.nats.down().await?;
+    ruled.served.scenario.nats.replace_store(Some(older.path()))?;
+    ruled.served.scenario.nats.up().await?;
+    ruled.served.scenario.outcomes = Outcomes::follow(&ruled.served.scenario.bus);
+    let draft = ruled.publish("v3").await?;
+    let anew = "; the bus has lost this policy: `landfall policy apply FILE --env test` says it anew";
+    ruled.waits_for(draft.counter(), &["0 of 1 approvals", anew]).await?;
+    let approve = ["approve", "shop", "--key", &bob];
+    let run = ruled.cli.run(&approve).await?;
+    assert!(run.code != DONE && run.stderr.contains("test asks for no approvals"), "{run:?}");
+    ruled.apply_policy("test", &policy).await?;
+    ruled.landfall(DONE, &approve).await?;
+    let anew = "ann: the sale; the bus has lost this freeze: `landfall unfreeze --all --env test` ends it";
+    ruled.waits_for(draft.counter(), &[anew]).await?;
+    let run = ruled.landfall(DONE, &["unfreeze"]).await?;
+    assert!(run.stderr.contains("test is not frozen; nothing was published"), "{run:?}");
+    ruled.served.assert_untouched().await?;
+    ruled.landfall(DONE, &["unfreeze", "--all"]).await?;
+    ruled.succeeds(draft.counter(), "v3").await
 }
 
 /// `test` is where a release is proven, and `production`, on the same engine, requires that.

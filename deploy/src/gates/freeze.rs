@@ -16,11 +16,19 @@ pub const WINDOW_MAX_MS: u64 = 60 * 24 * 60 * 60 * 1_000;
 /// The freeze that lasts longest of those in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Active {
-    /// `a freeze` or `a freeze window`.
-    pub what: &'static str,
+    pub what: What,
     pub by: String,
     pub until: Timestamp,
     pub reason: String,
+}
+
+/// What freezes; each is ended in its own way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// Of this application, else of everything.
+    Freeze { app: Option<AppName> },
+    /// Of the policy.
+    Window,
 }
 
 /// A freeze window that says no time.
@@ -49,7 +57,7 @@ pub fn active(
         .iter()
         .filter(concerns)
         .map(|freeze| Active {
-            what: "a freeze",
+            what: What::Freeze { app: freeze.app.clone() },
             by: freeze.author.clone(),
             until: freeze.until,
             reason: freeze.reason.clone(),
@@ -59,7 +67,7 @@ pub fn active(
         for window in windows {
             if let Some(until) = open_until(window, now)? {
                 let (by, reason) = (author.to_owned(), window.reason.clone());
-                found.push(Active { what: "a freeze window", by, until, reason });
+                found.push(Active { what: What::Window, by, until, reason });
             }
         }
     }

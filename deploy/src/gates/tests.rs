@@ -7,7 +7,7 @@ use landfall_schema::Timestamp;
 use landfall_schema::event::{CloudEvent, TYPE_APPROVED, TYPE_CONDEMNED, TYPE_ENVIRONMENT_POLICY, TYPE_PROMOTED};
 use landfall_schema::gates::{
     Absolution, Approval, ApprovalRule, ApprovalVerdict, Approver, Condemned, CondemnedList, EVIDENCE_HOSTS_MAX,
-    EnvironmentPolicy, Evidence, Freeze, FreezeWindow, Requirement, fingerprint,
+    EnvironmentPolicy, Evidence, Freeze, Requirement, fingerprint,
 };
 use landfall_schema::ids::{Counter, Digest, EventId, HostName};
 use landfall_schema::outcome::{Outcome, OutcomeKind, Reason, ReasonCode};
@@ -16,7 +16,10 @@ use landfall_schema::signature::{DsseEnvelope, PublicKey, SigningKey};
 use uuid::Uuid;
 
 use super::documents::{self, Published};
-use super::{Facts, Gate, Said, freeze, judge};
+use super::{Facts, Gate, Lost, Said, judge};
+use frozen::a_freeze;
+
+mod frozen;
 
 const ID: EventId = EventId(Uuid::from_u128(7));
 const STAGED: EventId = EventId(Uuid::from_u128(3));
@@ -65,6 +68,7 @@ struct World {
     absolved: Vec<Absolution>,
     policy: Option<EnvironmentPolicy>,
     freezes: Vec<Freeze>,
+    lost: Lost,
     approval: Option<Said<Approval>>,
     is_way_back: bool,
     has_worked: bool,
@@ -93,6 +97,7 @@ impl World {
             absolved: Vec::new(),
             policy: None,
             freezes: Vec::new(),
+            lost: Lost::default(),
             approval: None,
             is_way_back: false,
             has_worked: false,
@@ -121,6 +126,7 @@ impl World {
             absolved: &self.absolved,
             policy: self.policy.as_ref(),
             freezes: &self.freezes,
+            lost: self.lost,
             approval: self.approval.as_ref(),
             is_way_back: self.is_way_back,
             has_worked: self.has_worked,
@@ -295,7 +301,7 @@ fn approvals() {
     check(
         &world,
         "expired",
-        "not_approved: expired at 2026-11-20T13:00:00Z: 1 of 2: landfall approve shop 2 --env production",
+        "not_approved: expired at 2026-11-20T13:00:00Z: 1 of 2: promote it again; then: `landfall approve shop --env production`",
     );
     world.is_way_back = true;
     check(&world, "the way back", "pass");
@@ -318,78 +324,6 @@ fn approvals() {
     );
     world.is_way_back = true;
     check(&world, "the way back asks nobody", "pass");
-}
-
-fn a_freeze(app: Option<&str>) -> Freeze {
-    Freeze {
-        app: app.map(|app| app.parse().unwrap()),
-        reason: "the sale".to_owned(),
-        until: later(10),
-        author: "bob".to_owned(),
-        since: now(),
-    }
-}
-
-#[test]
-fn freezes() {
-    let frozen = |app| World { freezes: vec![a_freeze(app)], ..World::new() };
-    check(
-        &frozen(None),
-        "everything",
-        "wait: production is frozen until 2026-11-20T22:00:00Z by a freeze of bob: the sale",
-    );
-    check(&frozen(Some("shop")), "this application", "wait: the sale");
-    check(&frozen(Some("blog")), "another application", "pass");
-    let mut world = frozen(None);
-    world.now = later(10);
-    check(&world, "over", "pass");
-    let mut world = frozen(None);
-    world.has_worked = true;
-    check(&world, "what worked once is no rollback", "wait: the sale");
-    world.promotion.intent = Intent::Rollback { to: Counter(1) };
-    check(&world, "a rollback to what other hosts ran", "pass");
-    world.has_worked = false;
-    check(&world, "a rollback to what never worked", "wait: the sale");
-    world.is_way_back = true;
-    check(&world, "a rollback to what ran here", "pass");
-    let mut world = frozen(None);
-    world.now = world.promotion.expires_at;
-    check(&world, "expired", "frozen: of bob: the sale: landfall unfreeze --env production");
-    let Gate::Wait { until, .. } = frozen(None).judge() else { panic!("it does not wait") };
-    assert_eq!(until, later(1), "it is asked again when the promotion expires");
-}
-
-#[test]
-fn freeze_windows() {
-    let window = |cron: &str, hours: u64, time_zone: &str| FreezeWindow {
-        cron: cron.to_owned(),
-        duration_ms: hours * 3_600_000,
-        time_zone: time_zone.to_owned(),
-        reason: "weekend".to_owned(),
-    };
-    // 2026-11-20 is a Friday; at 12:00 UTC it is 13:00 in Berlin.
-    let cases = [
-        ("0 13 * * FRI", 1, "Europe/Berlin", Some("2026-11-20T13:00:00Z")),
-        ("0 12 * * FRI", 1, "Europe/Berlin", None),
-        ("0 12 * * FRI", 64, "UTC", Some("2026-11-23T04:00:00Z")),
-        ("0 16 * * THU", 20, "UTC", None),
-        ("0 16 * * THU", 21, "UTC", Some("2026-11-20T13:00:00Z")),
-        ("1 12 * * FRI", 1, "UTC", None),
-    ];
-    for (cron, hours, zone, expect) in cases {
-        let found = freeze::open_until(&window(cron, hours, zone), now()).unwrap();
-        assert_eq!(found, expect.map(|at| at.parse().unwrap()), "{cron} for {hours} h in {zone}");
-    }
-    for (cron, hours, zone) in
-        [("soon", 1, "UTC"), ("0 0 30 2 *", 1, "UTC"), ("0 0 * * *", 1, "Moon/Base"), ("0 0 * * *", 0, "UTC")]
-    {
-        let mut world = World::new();
-        world.policy().freeze_windows = vec![window(cron, hours, zone)];
-        check(&world, cron, "policy_unreadable: landfall policy apply");
-    }
-    let mut world = World::new();
-    world.policy().freeze_windows = vec![window("0 12 * * FRI", 2, "UTC")];
-    check(&world, "a window", "wait: by a freeze window of ann: weekend");
 }
 
 #[test]

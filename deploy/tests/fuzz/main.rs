@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use landfall_deploy::gates::documents::{self, Published};
-use landfall_deploy::gates::{Facts, approvals, freeze, judge};
+use landfall_deploy::gates::{Facts, Lost, approvals, freeze, judge};
 use landfall_deploy::rollout::{self, View, admission, after_commit, decide, first_state, proofs_needed};
 use landfall_deploy::{Effect, Evidence, Former, Input, Machine, Observed, Order};
 use landfall_fuzz::run;
@@ -171,6 +171,7 @@ fn policies() {
             absolved: absolved.as_deref().unwrap_or_default(),
             policy: policy.as_ref(),
             freezes: freezes.as_deref().unwrap_or_default(),
+            lost: Lost { policy: bytes.len() % 2 == 1, freezes: true },
             approval: approval.as_ref(),
             is_way_back: false,
             has_worked: false,

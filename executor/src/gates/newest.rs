@@ -27,6 +27,14 @@ struct Known {
     is_loss_told: bool,
 }
 
+/// What holds of a subject.
+#[derive(Debug)]
+pub(super) struct InForce<T> {
+    pub(super) document: T,
+    /// The bus does not have it, or has an older one in its place: this host keeps to it.
+    pub(super) is_lost: bool,
+}
+
 /// What is believed of a document, with the id of its event.
 type Believed<T> = Result<(EventId, T), DocumentError>;
 
@@ -42,7 +50,7 @@ impl Newest {
         journal: &Journal,
         subject: &Subject,
         believe: impl Fn(Published<'_>) -> Believed<T>,
-    ) -> Result<Result<Option<T>, DocumentError>, GateError> {
+    ) -> Result<Result<Option<InForce<T>>, DocumentError>, GateError> {
         // Before the bus: what somebody else keeps in between is on the bus as well.
         let (asked, about) = (journal.clone(), subject.clone());
         let row = apart(async move { asked.rule(&about).await }).await?.filter(|_| !planted("forget_the_rules"));
@@ -75,7 +83,7 @@ impl Newest {
             apart(async move { asked.keep_rule(&about, &rule, former).await }).await?;
         }
         self.state().is_loss_told = false;
-        Ok(Ok(Some(document)))
+        Ok(Ok(Some(InForce { document, is_lost: false })))
     }
 
     /// The newest id on the subject. All of it is read whenever something was added.
@@ -100,7 +108,7 @@ impl Newest {
         Ok(newest)
     }
 
-    fn hold_on<T>(&self, subject: &Subject, id: EventId, document: T) -> T {
+    fn hold_on<T>(&self, subject: &Subject, id: EventId, document: T) -> InForce<T> {
         if !std::mem::replace(&mut self.state().is_loss_told, true) {
             warn!(
                 %subject, kept = %id,
@@ -108,7 +116,7 @@ impl Newest {
                  where that changes nothing, they were made by a clock that goes ahead: see docs/GATES.md"
             );
         }
-        document
+        InForce { document, is_lost: true }
     }
 
     fn state(&self) -> MutexGuard<'_, Known> {

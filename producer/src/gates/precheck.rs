@@ -2,7 +2,7 @@
 
 use landfall_bus::Bus;
 use landfall_deploy::gates::approvals::impossible;
-use landfall_deploy::gates::{Facts, Gate, judge};
+use landfall_deploy::gates::{Facts, Gate, Lost, judge};
 use landfall_schema::Timestamp;
 use landfall_schema::event::CloudEvent;
 use landfall_schema::gates::{EnvironmentPolicy, fingerprint};
@@ -53,6 +53,7 @@ pub async fn check(bus: &Bus, event: &CloudEvent<Promotion>, cli: &Session) -> R
         absolved: &absolved,
         policy: before_approvals.as_ref(),
         freezes: &freezes,
+        lost: Lost::default(),
         approval: None,
         // `landfall rollback` has looked whether it ever worked; on which host, the hosts know best.
         is_way_back: matches!(promotion.intent, Intent::Rollback { .. }),
@@ -60,12 +61,7 @@ pub async fn check(bus: &Bus, event: &CloudEvent<Promotion>, cli: &Session) -> R
     });
     match gate {
         Gate::Pass => {}
-        Gate::Wait { on, .. } => {
-            let hint = format!(
-                "wait for its end, or `landfall unfreeze --env {env}`; `landfall rollback {app} --env {env}` passes"
-            );
-            return Err(refused(promotion, &on).hint(hint));
-        }
+        Gate::Wait { on, hint, .. } => return Err(refused(promotion, &on).hint(hint)),
         Gate::Refuse(Reason { message, hint, .. }) => {
             let error = refused(promotion, &message);
             return Err(match hint {
@@ -114,6 +110,7 @@ pub async fn waits(bus: &Bus, event: &CloudEvent<Promotion>, cli: &Session) -> R
         absolved: &[],
         policy: policy.as_ref(),
         freezes: &freezes,
+        lost: Lost::default(),
         approval: word.said.as_ref(),
         is_way_back: false,
         has_worked: false,
