@@ -3,15 +3,20 @@
 
 use std::path::Path;
 
+use landfall_deploy::gates::documents::{self, Published};
 use landfall_deploy::{Effect, Evidence, Machine};
 use landfall_fuzz::run;
+use landfall_schema::event::{CloudEvent, TYPE_ENVIRONMENT_POLICY};
+use landfall_schema::gates::EnvironmentPolicy;
+use landfall_schema::signature::SigningKey;
+use landfall_schema::subject::{self, Subject};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::samples;
 
 /// Table, columns by which a row is found, and the columns that are spoiled.
-const COLUMNS: [(&str, &[&str]); 5] = [
+const COLUMNS: [(&str, &[&str]); 6] = [
     (
         "releases",
         &["counter", "event_id", "message", "body", "signature", "traceparent", "deploy_traceparent", "state"],
@@ -20,9 +25,24 @@ const COLUMNS: [(&str, &[&str]); 5] = [
     ("committed", &["counter", "promotion", "bundle", "event_id"]),
     ("outbox", &["event_id", "subject", "body", "signature", "traceparent", "settles", "position"]),
     ("previews", &["counter", "event_id", "promotion"]),
+    ("rules", &["subject", "event_id", "body", "signature"]),
 ];
 
-async fn filled(folder: &Path) -> Journal {
+/// A policy as an admin signed it.
+fn policy(admin: &SigningKey) -> Rule {
+    let policy = EnvironmentPolicy {
+        env: "staging".parse().unwrap(),
+        requires: None,
+        approvals: None,
+        freeze_windows: Vec::new(),
+        author: "ann".to_owned(),
+    };
+    let id = EventId(uuid::Uuid::from_u128(9));
+    let body = CloudEvent::new(id, "/test", TYPE_ENVIRONMENT_POLICY, samples::now(), policy).encode().unwrap();
+    Rule { id, signature: Some(admin.header(&body).unwrap()), body }
+}
+
+async fn filled(folder: &Path, policy: &Rule) -> Journal {
     let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect("sqlite::memory:").await.unwrap();
     sqlx::migrate!("./migrations").run(&pool).await.unwrap();
     let journal = Journal { pool, folder: folder.to_owned() };
@@ -36,7 +56,21 @@ async fn filled(folder: &Path) -> Journal {
     journal.commit(&taken.order, &samples::bundle(), samples::now()).await.unwrap();
     let preview = "INSERT INTO previews (env, app, counter, event_id, promotion) SELECT env, app, counter, event_id, promotion FROM committed";
     sqlx::query(preview).execute(&journal.pool).await.unwrap();
+    journal.keep_rule(&about(), policy, None).await.unwrap();
     journal
+}
+
+fn about() -> Subject {
+    subject::environment_policy(&"staging".parse().unwrap())
+}
+
+/// Whether what is kept is believed, as whoever asks the rules does.
+async fn is_believed(journal: &Journal, policy: &Rule, admin: &SigningKey) -> Result<bool, JournalError> {
+    let Some(kept) = journal.rule(&about()).await? else { return Ok(false) };
+    let published = Published { body: &kept.body, signature: kept.signature.as_deref() };
+    let is_believed = documents::policy(published, &"staging".parse().unwrap(), &[admin.public()]).is_ok();
+    assert!(!is_believed || kept.body == policy.body, "other rules are believed than were signed");
+    Ok(is_believed)
 }
 
 /// What the rows hold now, as one document that is spoiled as a whole.
@@ -115,11 +149,14 @@ async fn read_all(journal: &Journal) {
 fn rows() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let folder = tempfile::tempdir().unwrap();
+    let admin = SigningKey::generate();
+    let policy = policy(&admin);
     let (journal, seed) = runtime.block_on(async {
-        let journal = filled(folder.path()).await;
+        let journal = filled(folder.path(), &policy).await;
         let seed = document(&journal).await;
         // What was not spoiled is read.
         assert_eq!(journal.unfinished(&"host-a".parse().unwrap()).await.unwrap().len(), 1);
+        assert!(is_believed(&journal, &policy, &admin).await.unwrap());
         (journal, seed)
     });
     let good: Value = serde_json::from_slice(&seed).unwrap();
@@ -129,6 +166,9 @@ fn rows() {
         runtime.block_on(async {
             put(&journal, &spoilt).await;
             read_all(&journal).await;
+            if let Err(error) = is_believed(&journal, &policy, &admin).await {
+                assert!(!crate::causes(&error).is_empty());
+            }
             put(&journal, &good).await;
         });
     });
