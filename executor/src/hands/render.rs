@@ -1,5 +1,7 @@
 //! Turns a promotion and its bundle into files that Compose reads, and into the stack as this host will run it.
 
+mod secrets;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,9 +73,6 @@ impl Stack {
 
 /// Longest `.env`, in bytes: every value of it is looked for in all that leaves this host.
 const ENV_FILE_MAX_BYTES: u64 = 256 * 1024;
-/// Secrets of a stack that are read so that they can be masked, and how much of each.
-const SECRET_FILES_MAX: usize = 64;
-const SECRET_FILE_MAX_BYTES: u64 = 64 * 1024;
 /// The name under which their lines count as secrets, however short they are.
 const SECRET_FILE: &str = "SECRET";
 /// Names that would change how Compose itself runs.
@@ -108,7 +107,7 @@ impl Hands {
         let model = parse(&output.stdout)?;
         refuse_nul(&model)?;
         let rendered = rendered_variables(&model);
-        let kept_files = self.secret_files(&model).await;
+        let kept_files = secrets::files(&model, &self.config.stack.directory).await;
         let kept_here = host_variables.iter().copied().chain(of_env_files(&rendered, bundle));
         let kept_here = kept_here.chain(kept_files.iter().map(|text| (SECRET_FILE, text.as_str())));
         let redactor = Redactor::new(kept_here, rendered.iter().copied(), &public);
@@ -180,23 +179,6 @@ impl Hands {
             OwnFileError::Read { source, .. } => Reason::new(ReasonCode::EnvFileMissing, format!("{error}: {source}"))
                 .hint("the executor needs permission to read it"),
         })
-    }
-
-    /// What the stack's secrets hold, as far as they are files of its own folder; the policy has its say about others.
-    async fn secret_files(&self, model: &Value) -> Vec<String> {
-        let entries = model.get("secrets").and_then(Value::as_object).into_iter().flatten();
-        let paths = entries.filter_map(|(_, secret)| secret.get("file")?.as_str()).map(PathBuf::from);
-        let mut found = Vec::new();
-        let folder = &self.config.stack.directory;
-        for path in paths.filter(|path| path.starts_with(folder)).take(SECRET_FILES_MAX) {
-            let folder = folder.clone();
-            let read = move || own_file::beginning(&path, &folder, SECRET_FILE_MAX_BYTES);
-            // One that is missing is Compose's to complain of.
-            if let Ok(Ok(bytes)) = tokio::task::spawn_blocking(read).await {
-                found.push(String::from_utf8_lossy(&bytes).into_owned());
-            }
-        }
-        found
     }
 
     pub(crate) fn lock_file(&self) -> PathBuf {

@@ -6,7 +6,8 @@ use std::path::Component;
 
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder};
-use futures_util::StreamExt;
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
 use landfall_schema::outcome::Reason;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr};
@@ -44,35 +45,33 @@ impl Hands {
         let path = format!("{}/.", plan.settings.path.trim_end_matches('/'));
         let options = DownloadFromContainerOptionsBuilder::new().path(&path).build();
         let mut stream = docker.download_from_container(&name, Some(options));
-        let (mut archive, mut trouble) = (Vec::new(), None);
-        while let Some(chunk) = stream.next().await {
-            match chunk {
-                Ok(bytes) if archive.len() + bytes.len() <= FILES_MAX_BYTES => archive.extend_from_slice(&bytes),
-                Ok(_) => {
-                    trouble = Some(plan.failed(format_args!(
-                        "{} in the image holds more than {FILES_MAX_BYTES} bytes",
-                        plan.settings.path
-                    )))
-                }
-                Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
-                    trouble = Some(plan.failed(format_args!(
-                        "the image of service {} has no {}",
-                        plan.gate.claim.service, plan.settings.path
-                    )));
-                }
-                Err(error) => trouble = Some(self.engine.failed("reading the SQL files out of the image", &error)),
-            }
-            if trouble.is_some() {
-                break;
-            }
-        }
+        let read = whole(&mut stream).await;
         drop(stream);
         self.engine.remove_container(&docker, &name).await?;
-        match trouble {
-            Some(reason) => Err(reason),
-            None => unpack(&archive).map_err(|error| plan.failed(error)),
+        let Plan { gate, settings, .. } = plan;
+        match read {
+            Ok(Some(archive)) => unpack(&archive).map_err(|error| plan.failed(error)),
+            Ok(None) => {
+                Err(plan.failed(format_args!("{} in the image holds more than {FILES_MAX_BYTES} bytes", settings.path)))
+            }
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {
+                Err(plan.failed(format_args!("the image of service {} has no {}", gate.claim.service, settings.path)))
+            }
+            Err(error) => Err(self.engine.failed("reading the SQL files out of the image", &error)),
         }
     }
+}
+
+/// `None` when it is too long.
+async fn whole<E>(chunks: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin)) -> Result<Option<Vec<u8>>, E> {
+    let mut archive = Vec::new();
+    while let Some(bytes) = chunks.next().await.transpose()? {
+        if archive.len() + bytes.len() > FILES_MAX_BYTES {
+            return Ok(None);
+        }
+        archive.extend_from_slice(&bytes);
+    }
+    Ok(Some(archive))
 }
 
 /// Regular `*.sql` files directly in the directory; everything else is passed over.
@@ -120,6 +119,18 @@ pub(super) fn migrator(files: BTreeMap<String, String>) -> Result<Migrator, Stri
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[tokio::test]
+    async fn so_many_bytes_of_sql_files_are_read() {
+        let read = async |lengths: &[usize]| {
+            let chunks = lengths.iter().map(|length| Ok::<_, ()>(Bytes::from(vec![0; *length])));
+            let read = whole(&mut futures_util::stream::iter(chunks)).await.unwrap();
+            read.map(|archive| archive.len())
+        };
+        assert_eq!(read(&[FILES_MAX_BYTES - 1, 1]).await, Some(FILES_MAX_BYTES));
+        assert_eq!(read(&[FILES_MAX_BYTES - 1, 1, 1]).await, None);
+        assert_eq!(read(&[FILES_MAX_BYTES + 1]).await, None);
+    }
 
     #[test]
     fn only_plain_sql_files_are_unpacked() {
