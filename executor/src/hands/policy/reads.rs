@@ -18,8 +18,8 @@ const WORDS: [&str; 4] = ["env_file", "label_file", "include", "extends"];
 
 impl Policy {
     /// # Errors
-    /// [`ReasonCode::PolicyViolation`] that names the file, when it is outside of the stack's folder; [`ReasonCode::ComposeInvalid`] for what
-    /// Compose must not be given.
+    /// [`ReasonCode::PolicyViolation`] that names the file, when it is outside of the stack's folder, or is a device or a pipe;
+    /// [`ReasonCode::ComposeInvalid`] for what Compose must not be given.
     pub(crate) fn check_reads(&self, promotion: &Promotion, bundle: &Bundle, stack_dir: &Path) -> Result<(), Reason> {
         for file in &bundle.compose {
             let mut paths = Vec::new();
@@ -33,6 +33,11 @@ impl Policy {
                         .hint("write out what the aliases stand for, or leave it out"));
                 }
                 Err(Unread::Other) => lines(&file.content, &mut paths),
+            }
+            if let Some(path) = paths.iter().find(|path| is_endless(&stack_dir.join(path))) {
+                let message = format!("{} reads {path:.200?}, which is no file", file.name);
+                return Err(Reason::new(ReasonCode::PolicyViolation, message)
+                    .hint("put a plain file there on this host, and look who has put something else into the folder"));
             }
             if self.allow.contains(&Risk::HostFiles) {
                 continue;
@@ -92,6 +97,11 @@ fn lines(text: &str, paths: &mut Vec<String>) {
 /// As in `${X:-/etc/shadow}` and `${X:+/etc/shadow}`.
 fn has_absolute_default(text: &str) -> bool {
     text.contains("-/") || text.contains("+/")
+}
+
+/// A device or a pipe, of which Compose would read for ever: a container that has the folder mounted can put one into the place of a file.
+fn is_endless(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 /// With a variable in it, a path is what is written around it and whatever the promotion says for it; the host's own values are the host's.
@@ -159,6 +169,24 @@ mod tests {
             "services:\n  app: !override\n    env_file: !override [/etc/shadow]\n",
         ] {
             check(foreign, false);
+        }
+    }
+
+    #[test]
+    fn what_never_ends_is_not_given_to_compose() {
+        let folder = tempfile::tempdir().unwrap();
+        let told = |of: &str| {
+            let content = format!("services: {{app: {{env_file: [{{path: ./{of}, required: false}}]}}}}");
+            let bundle = Bundle { version: 1, compose: vec![BundleFile { name: "compose.yml".to_owned(), content }] };
+            let policy = Policy { allow: BTreeSet::from([Risk::HostFiles]) };
+            policy.check_reads(&crate::samples::promotion(1), &bundle, folder.path()).map_err(|reason| reason.message)
+        };
+        std::fs::write(folder.path().join("file"), "A=1").unwrap();
+        nix::unistd::mkfifo(&folder.path().join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("device")).unwrap();
+        assert_eq!((told("file"), told("none")), (Ok(()), Ok(())));
+        for (of, why) in ["pipe", "device"].map(|of| (of, format!("compose.yml reads \"./{of}\", which is no file"))) {
+            assert_eq!(told(of), Err(why));
         }
     }
 }
