@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use landfall_bus::{Bus, Delivered, OutcomesFrom};
 use landfall_schema::Timestamp;
 use landfall_schema::ids::{AppName, EnvName, EventId, HostName};
@@ -59,27 +59,32 @@ pub async fn run(args: WatchArgs, cli: &Session) -> Result<ExitCode, CliError> {
     let what = app.as_ref().map_or("all applications".to_owned(), ToString::to_string);
     cli.output.note(format!("watching {what} in {env}; stop with Ctrl-C"));
 
-    let (mut shown, mut errors) = (0, 0);
+    let mut shown = 0;
     while args.count.is_none_or(|count| shown < count) {
-        let message = match events.next().await {
-            Some(Ok(message)) => message,
-            Some(Err(error)) if errors < ERRORS_MAX => {
-                errors += 1;
-                cli.output.warn(error.to_string());
-                continue;
-            }
-            Some(Err(error)) => return Err(error.into()),
-            None => {
-                return Err(CliError::new("the bus ended the stream of outcomes")
-                    .hint(format!("watch again; `landfall doctor --env {env}` tells whether the bus is well")));
-            }
-        };
-        errors = 0;
+        let next = next(&mut events, |error| cli.output.warn(error.to_string())).await?;
+        let message = next.ok_or_else(|| {
+            CliError::new("the bus ended the stream of outcomes")
+                .hint(format!("watch again; `landfall doctor --env {env}` tells whether the bus is well"))
+        })?;
         if show(&message, &args, &mut beliefs, cli).await? {
             shown += 1;
         }
     }
     Ok(ExitCode::Done)
+}
+
+/// What comes next; errors before it are only told, up to [`ERRORS_MAX`].
+async fn next<T, E>(events: &mut (impl Stream<Item = Result<T, E>> + Unpin), tell: impl Fn(E)) -> Result<Option<T>, E> {
+    let mut errors = 0;
+    loop {
+        match events.next().await.transpose() {
+            Err(error) if errors < ERRORS_MAX => {
+                errors += 1;
+                tell(error);
+            }
+            ended => return ended,
+        }
+    }
 }
 
 /// Returns whether the message was one to show.
@@ -275,5 +280,19 @@ mod tests {
             lines[1..],
             ["         app | database is not reachable", "         hint: landfall history shop --env staging",]
         );
+    }
+
+    #[tokio::test]
+    async fn so_many_errors_in_a_row_are_borne() {
+        let trouble = |count: u32| (1..=count).map(Err).chain([Ok("event")]);
+        for (count, ended) in [(ERRORS_MAX, Ok(Some("event"))), (ERRORS_MAX + 1, Err(ERRORS_MAX + 1))] {
+            // They are in a row: after each event it is counted anew.
+            let mut events = futures_util::stream::iter(trouble(1).chain(trouble(count)));
+            assert_eq!(next(&mut events, |_| {}).await, Ok(Some("event")));
+            let told = std::cell::Cell::new(0);
+            assert_eq!(next(&mut events, |_| told.set(told.get() + 1)).await, ended, "{count}");
+            assert_eq!(told.get(), ERRORS_MAX);
+        }
+        assert_eq!(next(&mut futures_util::stream::iter([] as [Result<(), ()>; 0]), |()| {}).await, Ok(None));
     }
 }

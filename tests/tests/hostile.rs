@@ -356,18 +356,28 @@ async fn what_was_planted_in_the_folder_of_a_stack_leads_nowhere() -> Result<()>
         ensure!(Command::new("mkfifo").arg(at).status()?.success(), "no pipe");
         Ok(())
     };
+    // `/dev/null`: whoever takes it for a file finds it empty, where `/dev/zero` would never end.
+    let device = |at: &Path| -> Result<()> {
+        ensure!(Command::new("mknod").arg(at).args(["c", "1", "3"]).status()?.success(), "no device");
+        Ok(())
+    };
     symlink(&foreign, folder.join("link.env"))?;
     symlink("/etc/shadow", folder.join("link.secret"))?;
     symlink("/", folder.join("link"))?;
+    device(&folder.join("device.env"))?;
+    pipe(&folder.join("pipe.env"))?;
     // Each: what stands in the place of `.env`, and more lines of the service.
     type Plant<'a> = &'a dyn Fn(&Path) -> Result<()>;
     let nothing: Plant = &|at| Ok(std::fs::write(at, &own)?);
-    let attacks: [(&str, Plant, &str, ReasonCode); 7] = [
+    let attacks: [(&str, Plant, &str, ReasonCode); 10] = [
         (".env is a link to another stack's", &|at| Ok(symlink(&foreign, at)?), "", ReasonCode::PolicyViolation),
         (".env is a link to the host's", &|at| Ok(symlink("/etc/shadow", at)?), "", ReasonCode::PolicyViolation),
         (".env is a pipe", &pipe, "", ReasonCode::EnvFileMissing),
+        (".env is a device", &device, "", ReasonCode::EnvFileMissing),
         (".env is a folder", &|at| Ok(std::fs::create_dir(at)?), "", ReasonCode::EnvFileMissing),
         ("an env_file is a link", nothing, "env_file: link.env", ReasonCode::PolicyViolation),
+        ("an env_file is a device", nothing, "env_file: device.env", ReasonCode::PolicyViolation),
+        ("an env_file is a pipe", nothing, "env_file: pipe.env", ReasonCode::PolicyViolation),
         ("what is mounted is a link", nothing, "volumes: [./link:/host]", ReasonCode::PolicyViolation),
         ("a mounted file is a link", nothing, "volumes: [./link.secret:/host]", ReasonCode::PolicyViolation),
     ];

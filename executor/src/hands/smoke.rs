@@ -5,7 +5,7 @@ use std::time::Duration;
 use landfall_deploy::{Evidence, Order, smoke};
 use landfall_schema::outcome::{Reason, ReasonCode};
 use landfall_schema::stack::{HttpCheck, HttpMethod, RunCheck, SMOKE_DEADLINE_MS};
-use reqwest::Method;
+use reqwest::{Method, Response};
 use tokio::time::Instant;
 
 use super::oneshot::OneShot;
@@ -53,15 +53,8 @@ impl Hands {
         let answer = async {
             let mut response = request.send().await.map_err(|error| failed(send_error(&error)))?;
             let status = response.status().as_u16();
-            let mut body = Vec::new();
             let broken = |_| failed(format!("answered {status}, and the body broke off"));
-            while let Some(chunk) = response.chunk().await.map_err(broken)? {
-                body.extend_from_slice(&chunk);
-                if body.len() >= BODY_MAX_BYTES {
-                    body.truncate(BODY_MAX_BYTES);
-                    break;
-                }
-            }
+            let body = beginning(&mut response).await.map_err(broken)?;
             smoke::judge_http(&check.expect, status, &String::from_utf8_lossy(&body)).map_err(failed)
         };
         match tokio::time::timeout_at(deadline, answer).await {
@@ -84,6 +77,19 @@ impl Hands {
         };
         self.run_one_shot(shot).await.map(drop)
     }
+}
+
+/// As much of the body as is looked at.
+async fn beginning(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        body.extend_from_slice(&chunk);
+        if body.len() >= BODY_MAX_BYTES {
+            body.truncate(BODY_MAX_BYTES);
+            break;
+        }
+    }
+    Ok(body)
 }
 
 fn method(method: HttpMethod) -> Method {
@@ -123,7 +129,36 @@ fn host_of(authority: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::hands::probe;
+
+    #[tokio::test]
+    async fn so_much_of_an_answer_is_looked_at() {
+        // Another test of this process may have chosen it before.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let client = probe::client().unwrap();
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", server.local_addr().unwrap());
+        for (length, end) in [(BODY_MAX_BYTES, "the end"), (BODY_MAX_BYTES + 1, "xthe en")] {
+            let answer = async {
+                let (mut client, _) = server.accept().await.unwrap();
+                // The question is one small write.
+                let _ = client.read(&mut [0; 4096]).await.unwrap();
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+                let body = format!("{}the end", "x".repeat(length - "the end".len()));
+                // Who has seen enough goes away.
+                let _ = client.write_all((head + &body).as_bytes()).await;
+            };
+            let ask = async { beginning(&mut client.get(&url).send().await.unwrap()).await.unwrap() };
+            let (body, ()) = tokio::join!(ask, answer);
+            assert_eq!(body.len(), BODY_MAX_BYTES, "of {length}");
+            assert!(body.ends_with(end.as_bytes()), "of {length}");
+        }
+    }
 
     #[test]
     fn logins_are_not_told() {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bollard::Docker;
 use landfall_schema::signature::SigningKey;
 use process_wrap::tokio::{CommandWrap, KillOnDrop, ProcessGroup};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::timeout;
 
 use crate::context::SigningKeySource;
@@ -118,11 +118,17 @@ async fn compose_version() -> io::Result<Option<String>> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     });
     let mut child = command.wrap(ProcessGroup::leader()).wrap(KillOnDrop).spawn()?;
-    let mut answer = String::new();
-    if let Some(stdout) = child.stdout().take() {
-        stdout.take(COMPOSE_ANSWER_MAX_BYTES).read_to_string(&mut answer).await?;
-    }
+    let answer = match child.stdout().take() {
+        Some(stdout) => beginning(stdout).await?,
+        None => String::new(),
+    };
     Ok(child.wait().await?.success().then(|| answer.trim().to_owned()))
+}
+
+async fn beginning(stdout: impl AsyncRead + Unpin) -> io::Result<String> {
+    let mut answer = String::new();
+    stdout.take(COMPOSE_ANSWER_MAX_BYTES).read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 fn disk(path: &Path) -> Finding {
@@ -151,6 +157,14 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[tokio::test]
+    async fn so_much_of_composes_answer_is_read() {
+        let most = usize::try_from(COMPOSE_ANSWER_MAX_BYTES).unwrap();
+        for (length, read) in [(most, most), (most + 1, most)] {
+            assert_eq!(beginning("2".repeat(length).as_bytes()).await.unwrap().len(), read, "of {length}");
+        }
+    }
 
     #[test]
     fn keys() {

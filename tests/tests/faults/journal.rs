@@ -5,35 +5,45 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use landfall_executor::journal::{FILE_NAME, Journal};
-use landfall_schema::ids::{AppName, EnvName, HostName};
+use landfall_schema::event::{CloudEvent, TYPE_ENVIRONMENT_FROZEN, TYPE_ENVIRONMENT_POLICY};
+use landfall_schema::gates::{EnvironmentPolicy, Freezes};
+use landfall_schema::ids::{AppName, EnvName, EventId, HostName};
 use landfall_schema::outcome::OutcomeKind;
+use landfall_schema::signature::SigningKey;
+use landfall_schema::subject;
 use landfall_tests::fault::Fault;
 use landfall_tests::image::AppImage;
 use landfall_tests::process::until;
-use landfall_tests::scenario::{APP, ENV};
+use landfall_tests::scenario::{APP, ENV, Scenario};
 use landfall_tests::stack::Stack;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _, SqliteConnection};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use super::{SLOW, assert_host_told};
 use crate::expect::Served;
 
 /// What counts in each table. Times and traces are told to people and decide nothing.
-const COUNTS: [(&str, &str); 6] = [
+const COUNTS: [(&str, &str); 7] = [
     ("releases", "env, app, counter, event_id, message, body, signature, state, terminal"),
     ("entries", "env, app, counter, position, at, input"),
     ("committed", "env, app, counter, event_id, promotion, bundle"),
     ("outbox", "event_id, subject, body, signature, settles"),
     ("refusals", "message, code"),
     ("previews", "env, app, counter, event_id, promotion"),
+    ("rules", "subject, event_id, body, signature"),
 ];
 const END_LIMIT: Duration = Duration::from_secs(10);
 
-/// A host with a past: one release committed, one taken back, one refused, one under way, and events that nobody was told yet. It was
-/// killed, so that its write-ahead log is full.
+/// A host with a past: the rules of its environment, one release committed, one taken back, one refused, one under way, and events that nobody
+/// was told yet. It was killed, so that its write-ahead log is full.
 async fn past() -> Result<(Served, TempDir)> {
-    let mut served = Served::v1().await?;
+    let admin = SigningKey::generate();
+    let mut scenario = Scenario::without_hosts().await?;
+    scenario.add_host("host-a", |settings| settings.admins = vec![admin.public().to_string()]).await?;
+    set_rules(&scenario, &admin).await?;
+    let mut served = Served::over(scenario).await?;
     let bad = served.scenario.push("bad", AppImage::version("bad").exits(1)).await?;
     let ended = served.scenario.deploy(&Stack::app(&bad)).await?;
     ensure!(ended.kind == OutcomeKind::DeployRolledBack, "{ended:#?}");
@@ -58,6 +68,27 @@ async fn past() -> Result<(Served, TempDir)> {
     let kept = TempDir::with_prefix("landfall-journal-")?;
     copy(&state, kept.path())?;
     Ok((served, kept))
+}
+
+/// A policy and a list of freezes that hold nothing up.
+async fn set_rules(scenario: &Scenario, admin: &SigningKey) -> Result<()> {
+    let (env, now) = (&scenario.env, landfall_schema::Timestamp::now());
+    let policy = EnvironmentPolicy {
+        env: env.clone(),
+        requires: None,
+        approvals: None,
+        freeze_windows: Vec::new(),
+        author: "ann".to_owned(),
+    };
+    let freezes = Freezes { env: env.clone(), freezes: Vec::new() };
+    let ids = [(); 2].map(|()| EventId(Uuid::now_v7()));
+    let policy = CloudEvent::new(ids[0], "/test", TYPE_ENVIRONMENT_POLICY, now, policy).encode()?;
+    let freezes = CloudEvent::new(ids[1], "/test", TYPE_ENVIRONMENT_FROZEN, now, freezes).encode()?;
+    let to = [subject::environment_policy(env), subject::environment_freeze(env)];
+    for ((id, subject), body) in ids.into_iter().zip(to).zip([policy, freezes]) {
+        scenario.bus.publish_signed(&subject, id, &body, Some(&admin.header(&body)?), None).await?;
+    }
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
@@ -119,6 +150,8 @@ async fn found(folder: &Path, before: &[String]) -> Result<Found> {
             journal.newest(&host, &env, &app).await?;
             journal.committed(&env, &app, 10).await?;
             journal.previews(&env, &host).await?;
+            journal.rule(&subject::environment_policy(&env)).await?;
+            journal.rule(&subject::environment_freeze(&env)).await?;
             journal.unpublished(0, 1_000).await
         };
         let read = read.await;
