@@ -114,13 +114,13 @@ impl Bus {
         self.client().connection_state() == State::Connected
     }
 
-    /// How often the connection was made so far; `None` where that is not known.
-    pub fn connections(&self) -> Option<u64> {
+    /// How often the connection was made so far.
+    pub fn connections(&self) -> u64 {
         #[cfg(feature = "simulation")]
-        if self.simulated().is_some() {
-            return None;
+        if let Some(server) = self.simulated() {
+            return server.connections();
         }
-        Some(self.client().statistics().connects.load(std::sync::atomic::Ordering::Relaxed))
+        self.client().statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// For what only a real server has: the layout, what CLI and ledger read. In what is shipped there is no other kind. Two types of bus would

@@ -57,6 +57,8 @@ pub type Deliveries = BoxStream<'static, Result<(Delivered, Receipt), String>>;
 /// What an executor asks of the bus.
 pub trait Server: Debug + Send + Sync {
     fn is_connected(&self) -> bool;
+    /// How often the connection was made so far.
+    fn connections(&self) -> u64;
     fn publish(&self, message: Outgoing) -> BoxFuture<'_, Result<u64, NotTaken>>;
     fn last<'a>(&'a self, stream: &'a str, subject: &'a str) -> BoxFuture<'a, Result<Option<Delivered>, String>>;
     fn read<'a>(

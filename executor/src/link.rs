@@ -70,13 +70,11 @@ impl Publish for BusHandle {
     }
 
     fn connections(&self) -> Option<u64> {
-        self.connected()?.connections()
+        Some(self.connected()?.connections())
     }
 
     async fn reconnected(&self, since: Option<u64>) {
-        if self.reached().await.connections().is_none() {
-            return std::future::pending().await;
-        }
+        self.reached().await;
         while self.connections().is_none_or(|now| since == Some(now)) {
             sleep(RECONNECTED_POLL).await;
         }

@@ -107,6 +107,15 @@ pub(crate) fn ends(sim: &Sim, people: &People, ledger: &Ledger) {
     }
 }
 
+/// What a power cut took from the server, the hosts tell again.
+pub(crate) fn told_again(sim: &Sim, ledger: &Ledger) {
+    for told in ledger.told.values().filter(|told| told.is_lost) {
+        let Outcome { host, counter, kind, .. } = &told.outcome;
+        let text = format!("{host}: {kind} of {counter} was lost by the server, and not told again");
+        sim.violated("outcomes reach the ledger", text);
+    }
+}
+
 /// Whenever a host tells how a deploy ended, what runs there is what that says; and so it is at the end.
 pub(crate) fn digests(sim: &Sim, people: &People, ledger: &Ledger) {
     let promoted: BTreeMap<EventId, Promoted> = sim.promoted().into_iter().map(|one| (one.id, one)).collect();

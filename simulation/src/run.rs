@@ -154,6 +154,7 @@ async fn carry_out(scenario: &Scenario, bench: &Bench) -> Result<Report> {
     run.finish(&mut deaths).await?;
     let ledger = Ledger::read(&sim);
     oracle::ends(&sim, &people, &ledger);
+    oracle::told_again(&sim, &ledger);
     oracle::digests(&sim, &people, &ledger);
     oracle::successes(&sim, &people, &ledger);
     oracle::returns(&sim, &ledger);

@@ -53,6 +53,8 @@ struct State {
     listeners: Vec<Listener>,
     ways: BTreeMap<HostName, Way>,
     is_down: bool,
+    /// How often it was started again.
+    starts: u64,
     weather: Weather,
     /// Events that the server had confirmed, and that a power cut took.
     lost: Vec<(Timestamp, Delivered)>,
@@ -64,6 +66,8 @@ struct Way {
     cut: Option<Cut>,
     /// The client has noticed that the connection is gone.
     is_noticed: bool,
+    /// How often it has made a new one since.
+    made_anew: u64,
     /// Its consumers get nothing, and nothing tells them so.
     is_deaf: bool,
 }
@@ -167,8 +171,8 @@ impl Server {
         let mut state = self.state();
         let way = state.ways.entry(host.clone()).or_default();
         way.cut = cut;
-        if cut.is_none() {
-            way.is_noticed = false;
+        if cut.is_none() && std::mem::take(&mut way.is_noticed) {
+            way.made_anew += 1;
         }
         drop(state);
         self.changed.notify_waiters();
@@ -208,7 +212,11 @@ impl Server {
     }
 
     pub(crate) fn start(&self) {
-        self.state().is_down = false;
+        let mut state = self.state();
+        if std::mem::take(&mut state.is_down) {
+            state.starts += 1;
+        }
+        drop(state);
         self.changed.notify_waiters();
     }
 
@@ -226,10 +234,13 @@ impl Server {
 
     /// Everything works from now on.
     pub(crate) fn heal(&self) {
+        self.start();
         let mut state = self.state();
-        state.is_down = false;
         state.weather = Weather::default();
-        state.ways.clear();
+        for way in state.ways.values_mut() {
+            let made_anew = way.made_anew + u64::from(way.is_noticed);
+            *way = Way { made_anew, ..Way::default() };
+        }
         drop(state);
         self.changed.notify_waiters();
     }

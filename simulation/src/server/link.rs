@@ -179,6 +179,12 @@ impl Asked for Link {
         !is_down && !self.way().is_noticed
     }
 
+    fn connections(&self) -> u64 {
+        let starts = self.server.state().starts;
+        // The first one was made before anything could break.
+        1 + starts + self.way().made_anew
+    }
+
     fn publish(&self, message: Outgoing) -> BoxFuture<'_, Result<u64, NotTaken>> {
         Box::pin(async move {
             let stored = self.ask(|| self.server.store(message)).await;
