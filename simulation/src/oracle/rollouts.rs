@@ -1,6 +1,6 @@
 //! What must be true of rollouts: of what their hosts decided together, and said of all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use landfall_bus::Delivered;
 use landfall_schema::Timestamp;
@@ -48,11 +48,10 @@ fn states(entries: &[Entry]) -> impl Iterator<Item = (Timestamp, &RolloutState)>
 /// What the hosts of a rollout have decided is never taken back, and there is one last word.
 fn decisions(sim: &Sim, entries: &[Entry]) {
     // What a power cut takes is decided once more, and may be decided otherwise.
-    if sim.server.lost().iter().any(|message| message.subject.starts_with("$KV.")) {
-        return;
-    }
+    let lost = sim.server.lost();
+    let is_decided_anew: BTreeSet<&str> = lost.iter().map(|entry| entry.subject.as_str()).collect();
     let mut newest: BTreeMap<&str, &RolloutState> = BTreeMap::new();
-    for (entry, state) in entries {
+    for (entry, state) in entries.iter().filter(|(entry, _)| !is_decided_anew.contains(entry.subject.as_str())) {
         // What a stranger writes over, a host may not have seen; it goes on from what it knows, until one that knows more puts that back.
         let Some(state) = state else {
             newest.remove(entry.subject.as_str());
