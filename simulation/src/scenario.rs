@@ -202,6 +202,11 @@ impl Scenario {
             let what = if chance.happens(600) { fault_of(&chance, hosts, theme) } else { fault(&chance, hosts) };
             actions.push(Action { at_ms: chance.below(at_ms), what });
         }
+        // While what was said of the rules is still at the end of its stream.
+        if approvals && chance.happens(400) {
+            let what = What::ServerStops { for_ms: chance.between(500, 20_000), power_cut: true };
+            actions.push(Action { at_ms: chance.between(50, 3_000), what });
+        }
         actions.sort_by_key(|action| action.at_ms);
         Self { seed, hosts, weather, approvals, engine_lies, actions }
     }
