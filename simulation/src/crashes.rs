@@ -1,6 +1,7 @@
 //! Kills the executor at every point there is: before and after each write of its journal and each effect, at each passing, once, and once
 //! more while it recovers.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +12,7 @@ use crate::campaign::on_every_core;
 use crate::catalogue::Quality;
 use crate::machine::Ambush;
 use crate::run::{AMBUSHED, Bench};
-use crate::scenario::{Action, MigrationKind, Promote, Scenario, What};
+use crate::scenario::{Action, EFFECTS, MigrationKind, Promote, Scenario, WRITES, What};
 use crate::server::Weather;
 
 /// The former release is promoted at once, the one that is watched after this time.
@@ -22,7 +23,17 @@ struct Path {
     name: &'static str,
     hosts: usize,
     release: Promote,
-    then_roll_back: bool,
+    approvals: bool,
+    then: Then,
+}
+
+/// What people do after the release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Nothing,
+    RollBack,
+    /// Two more come before it has ended: the first of them never begins.
+    Overtake,
 }
 
 fn paths() -> Vec<Path> {
@@ -37,7 +48,7 @@ fn paths() -> Vec<Path> {
         only: None,
     };
     let with = |quality, migration| Promote { quality, migration, ..good.clone() };
-    let alone = |name, release| Path { name, hosts: 1, release, then_roll_back: false };
+    let alone = |name, release| Path { name, hosts: 1, release, approvals: false, then: Then::Nothing };
     let fleet = |release: Promote| Promote { coordinated: true, waves: vec![1], ..release };
     vec![
         alone("success, migration in a transaction", good.clone()),
@@ -48,19 +59,14 @@ fn paths() -> Vec<Path> {
         alone("rollback, never ready", with(Quality::NeverBecomesReady, None)),
         alone("rollback, smoke test", with(Quality::FailsItsSmokeTest, None)),
         alone("rollback, bake", with(Quality::DiesWhileBaking, None)),
-        Path { then_roll_back: true, ..alone("signed rollback", good.clone()) },
-        Path { name: "waves, success", hosts: 2, release: fleet(good.clone()), then_roll_back: false },
+        Path { then: Then::RollBack, ..alone("signed rollback", good.clone()) },
+        Path { then: Then::Overtake, ..alone("overtaken", Promote { slow: true, ..good.clone() }) },
+        Path { approvals: true, ..alone("approved", good.clone()) },
+        Path { hosts: 2, ..alone("waves, success", fleet(good.clone())) },
+        Path { hosts: 2, ..alone("waves, all go back", fleet(with(Quality::DiesWhileBaking, None))) },
         Path {
-            name: "waves, all go back",
             hosts: 2,
-            release: fleet(with(Quality::DiesWhileBaking, None)),
-            then_roll_back: false,
-        },
-        Path {
-            name: "waves, held",
-            hosts: 2,
-            release: Promote { hold: true, ..fleet(with(Quality::FailsItsSmokeTest, None)) },
-            then_roll_back: false,
+            ..alone("waves, held", Promote { hold: true, ..fleet(with(Quality::FailsItsSmokeTest, None)) })
         },
     ]
 }
@@ -82,13 +88,25 @@ impl Path {
         for (host, ambush) in ambushes {
             actions.push(act(SECOND_AT_MS - 100, What::Ambush { host: *host, ambush: ambush.clone() }));
         }
+        if self.approvals {
+            actions.push(act(SECOND_AT_MS - 50, What::Rule));
+        }
         actions.push(act(SECOND_AT_MS, What::Promote(self.release.clone())));
-        if self.then_roll_back {
-            actions.push(act(SECOND_AT_MS * 2, What::RollBack));
+        match self.then {
+            Then::Nothing => {}
+            Then::RollBack => actions.push(act(SECOND_AT_MS * 2, What::RollBack)),
+            Then::Overtake => {
+                // While its migration is at work, which nothing breaks off.
+                for later_ms in [3_000, 3_500] {
+                    let later = Promote { slow: false, ..self.release.clone() };
+                    actions.push(act(SECOND_AT_MS + later_ms, What::Promote(later)));
+                }
+            }
         }
         // Something to wait for, so that the run does not end before the deploy.
         actions.push(act(SECOND_AT_MS * 3, What::Say(landfall_schema::halt::HaltCommand::Resume)));
-        Scenario { seed: 1, hosts: self.hosts, weather: Weather::default(), approvals: false, engine_lies: 0, actions }
+        let Self { hosts, approvals, .. } = *self;
+        Scenario { seed: 1, hosts, weather: Weather::default(), approvals, engine_lies: 0, actions }
     }
 }
 
@@ -107,12 +125,14 @@ pub(crate) fn run() -> Result<bool> {
     let paths = paths();
     let mut cases: Vec<(usize, Vec<(usize, Ambush)>)> = Vec::new();
     let mut tallies = vec![Tally::default(); paths.len()];
+    let mut reached = BTreeSet::new();
     for (number, path) in paths.iter().enumerate() {
         // The first run only counts how often each step is passed.
         let calm = bench.run(&path.scenario(&[]), None)?;
         ensure!(calm.violations.is_empty(), "{}: {:?}", path.name, calm.violations);
         for host in 0..path.hosts {
             for (step, times) in calm.steps.get(host).cloned().unwrap_or_default() {
+                reached.insert(step);
                 for nth in 1..=times {
                     tallies[number].points += 1;
                     let is_torn = matches!(step, Step::AfterWrite(_));
@@ -130,6 +150,9 @@ pub(crate) fn run() -> Result<bool> {
             }
         }
     }
+    let steps = WRITES.map(Step::AfterWrite).into_iter().chain(EFFECTS.map(Step::AfterEffect));
+    let missed: Vec<String> = steps.filter(|step| !reached.contains(step)).map(|step| format!("{step:?}")).collect();
+    eprintln!("{} cases; on none of the paths: {}", cases.len(), missed.join(", "));
     let next = AtomicUsize::new(0);
     let tallies = Mutex::new(tallies);
     on_every_core(|bench| {

@@ -220,6 +220,7 @@ impl Run {
                 self.promoted(promoted, scenario);
             }
             What::Say(command) => people.say(*command)?,
+            What::Rule => people.require_approvals()?,
             What::Kill { host, down_ms } => {
                 let machine = Arc::clone(self.machine(*host));
                 if machine.is_up() {

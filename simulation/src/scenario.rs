@@ -71,6 +71,8 @@ pub(crate) enum What {
         for_ms: u64,
     },
     Forge(Forgery),
+    /// The rules of the environment are said once more.
+    Rule,
     /// From here on it is counted how often every step is reached.
     Count,
 }
@@ -125,8 +127,9 @@ pub(crate) enum Forgery {
     State,
 }
 
-/// Every write of the journal that a deploy makes, and every effect.
-pub(crate) const WRITES: [&str; 6] = ["take", "record", "commit", "mark_published", "set_deploy_traceparent", "refuse"];
+/// Every write of the journal that a deploy depends on, and every effect. Nobody collects traces here, so that what keeps them is never written.
+pub(crate) const WRITES: [&str; 8] =
+    ["take", "record", "end", "commit", "mark_published", "tell_again", "refuse", "keep_rule"];
 pub(crate) const EFFECTS: [&str; 11] = [
     "release",
     "image",
