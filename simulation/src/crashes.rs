@@ -12,11 +12,13 @@ use crate::campaign::on_every_core;
 use crate::catalogue::Quality;
 use crate::machine::Ambush;
 use crate::run::{AMBUSHED, Bench};
-use crate::scenario::{Action, EFFECTS, MigrationKind, Promote, Scenario, WRITES, What};
+use crate::scenario::{Action, EFFECTS, Forgery, MigrationKind, Promote, Scenario, WRITES, What};
 use crate::server::Weather;
 
 /// The former release is promoted at once, the one that is watched after this time.
 const SECOND_AT_MS: u64 = 60_000;
+/// In the middle of it, while it tells how far it is.
+const POWER_CUT_AFTER_MS: u64 = 1_500;
 
 /// A way through a deploy.
 struct Path {
@@ -34,6 +36,10 @@ enum Then {
     RollBack,
     /// Two more come before it has ended: the first of them never begins.
     Overtake,
+    /// Somebody else's promotion comes.
+    Forge,
+    /// The server loses its power, and what it was told last.
+    PowerCut,
 }
 
 fn paths() -> Vec<Path> {
@@ -61,6 +67,8 @@ fn paths() -> Vec<Path> {
         alone("rollback, bake", with(Quality::DiesWhileBaking, None)),
         Path { then: Then::RollBack, ..alone("signed rollback", good.clone()) },
         Path { then: Then::Overtake, ..alone("overtaken", Promote { slow: true, ..good.clone() }) },
+        Path { then: Then::Forge, ..alone("a stranger's promotion", good.clone()) },
+        Path { then: Then::PowerCut, ..alone("power cut of the bus", good.clone()) },
         Path { approvals: true, ..alone("approved", good.clone()) },
         Path { hosts: 2, ..alone("waves, success", fleet(good.clone())) },
         Path { hosts: 2, ..alone("waves, all go back", fleet(with(Quality::DiesWhileBaking, None))) },
@@ -94,6 +102,11 @@ impl Path {
         actions.push(act(SECOND_AT_MS, What::Promote(self.release.clone())));
         match self.then {
             Then::Nothing => {}
+            Then::Forge => actions.push(act(SECOND_AT_MS + 100, What::Forge(Forgery::Promotion))),
+            Then::PowerCut => {
+                let what = What::ServerStops { for_ms: 1_000, power_cut: true };
+                actions.push(act(SECOND_AT_MS + POWER_CUT_AFTER_MS, what));
+            }
             Then::RollBack => actions.push(act(SECOND_AT_MS * 2, What::RollBack)),
             Then::Overtake => {
                 // While its migration is at work, which nothing breaks off.
