@@ -29,7 +29,7 @@ impl Hands {
         self.let_go(Some(order.promotion.counter)).await?;
         let (images, containers, folders) = tokio::join!(
             self.remove_old_images(&kept, InUse::Keep),
-            self.remove_one_shots(|container| !container.running),
+            self.remove_finished_one_shots(),
             self.remove_old_folders(&kept)
         );
         containers?;
@@ -101,16 +101,25 @@ impl Hands {
         self.engine.call("removing an image", removal).await
     }
 
-    /// Finished one-shots are kept so that a restart finds them, until their results are journalled.
-    pub(crate) async fn remove_one_shots(&self, is_past: impl Fn(&Container) -> bool) -> Result<(), Reason> {
+    /// They were kept so that a restart would find them; their results are journalled now.
+    async fn remove_finished_one_shots(&self) -> Result<(), Reason> {
+        if self.remove_one_shots(|container| !container.running).await? > 0 {
+            failpoint!("commit.one-shot-removed");
+        }
+        Ok(())
+    }
+
+    /// How many there were.
+    pub(crate) async fn remove_one_shots(&self, is_past: impl Fn(&Container) -> bool) -> Result<u32, Reason> {
         let docker = self.engine.docker()?;
+        let mut removed = 0;
         for container in self.engine.containers().await? {
             if container.one_off && is_past(&container) && container.labels.contains_key(LABEL_COUNTER) {
                 self.engine.remove_container(&docker, &container.id).await?;
-                failpoint!("commit.one-shot-removed");
+                removed += 1;
             }
         }
-        Ok(())
+        Ok(removed)
     }
 
     async fn remove_old_folders(&self, kept: &BTreeSet<u64>) -> Result<(), Reason> {

@@ -9,6 +9,7 @@ use landfall_schema::outcome::Reason;
 use serde::{Deserialize, Serialize};
 
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::engine::Container;
 use super::render::Stack;
@@ -87,6 +88,23 @@ impl Hands {
         match self.remembered(former.counter) {
             Some(stack) => Ok(stack),
             None => self.render(&former.promotion, &former.bundle, deadline).await,
+        }
+    }
+
+    /// With the host's settings as they are now: what was changed there since may be why there is a way back, or what the former release needs
+    /// meanwhile. Where they are of no use, with those that it had.
+    pub(crate) async fn former_stack_of_today(
+        &self,
+        former: &Committed,
+        deadline: Instant,
+    ) -> Result<Arc<Stack>, Reason> {
+        let remembered = self.remembered(former.counter);
+        match (self.render(&former.promotion, &former.bundle, deadline).await, remembered) {
+            (Err(reason), Some(stack)) => {
+                warn!("the former release comes back with the settings that it had: {}", reason.message);
+                Ok(stack)
+            }
+            (rendered, _) => rendered,
         }
     }
 

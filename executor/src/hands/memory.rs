@@ -7,7 +7,11 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// `MFD_NOEXEC_SEAL`: kernels since 6.3 may insist on it (sysctl `vm.memfd_noexec`), older ones do not know it.
+const NEVER_A_PROGRAM: MFdFlags = MFdFlags::from_bits_retain(0x8);
 
 /// Not printable: it may hold secrets.
 #[derive(Clone)]
@@ -30,7 +34,12 @@ impl Text {
 
     pub(crate) fn open(&self) -> io::Result<Opened<'_>> {
         // Not inherited: Compose finds it below, and nobody whom Compose starts has it open.
-        let mut file = File::from(memfd_create(c"landfall", MFdFlags::MFD_CLOEXEC)?);
+        let file = memfd_create(c"landfall", MFdFlags::MFD_CLOEXEC | NEVER_A_PROGRAM);
+        let file = file.or_else(|error| match error {
+            Errno::EINVAL => memfd_create(c"landfall", MFdFlags::MFD_CLOEXEC),
+            other => Err(other),
+        });
+        let mut file = File::from(file?);
         file.write_all(self.text.as_bytes())?;
         Ok(Opened { file, name: &self.name })
     }

@@ -85,9 +85,10 @@ fn literal(value: &Value) -> String {
     }
 }
 
-/// A string of JSON that YAML takes too: it allows fewer characters.
+/// A string of JSON that YAML takes too: it allows fewer characters, and breaks lines at more of them.
 fn quoted(text: &str) -> String {
-    let is_refused = |c: char| c.is_control() || matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    let is_refused =
+        |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
     let plain = json!(text).to_string();
     let escaped = |c: char| match is_refused(c) {
         true => format!("\\u{:04x}", u32::from(c)),
@@ -118,11 +119,11 @@ mod tests {
     #[test]
     fn an_environment_is_written_down_as_it_was() {
         let model = json!({ "services": {
-            "app": { "environment": { "P": "a$b\n\"é\u{7f}\u{85}", "UNSET": null }, "image": "x" },
+            "app": { "environment": { "P": "a$b\n\"é\u{7f}\u{85}\u{2028}", "UNSET": null }, "image": "x" },
             "db": { "image": "x" },
         } });
         let expect = r#"{ "services": {
-  "app": { "env_file": !reset [], "environment": !override { "P": "a$$b\n\"é\u007f\u0085", "UNSET": null } },
+  "app": { "env_file": !reset [], "environment": !override { "P": "a$$b\n\"é\u007f\u0085\u2028", "UNSET": null } },
   "db": { "env_file": !reset [], "environment": !reset {} }
 } }
 "#;

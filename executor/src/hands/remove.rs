@@ -99,6 +99,7 @@ impl Hands {
             project: self.engine.project().to_owned(),
             directory: stacks,
             files: Vec::new(),
+            // Nobody but this executor puts anything where Compose would look for one.
             env_files: Vec::new(),
             environment: None,
             variables: Vec::new(),

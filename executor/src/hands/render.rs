@@ -1,5 +1,6 @@
 //! Turns a promotion and its bundle into files that Compose reads, and into the stack as this host will run it.
 
+mod model;
 mod secrets;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +20,8 @@ use super::own_file::{self, OwnFileError};
 use super::policy::Risk;
 use super::redact::{self, Redactor};
 use super::{Hands, internal, memory, overrides, preview, settings, yaml};
+pub(crate) use model::parse;
+use model::rendered_variables;
 
 /// A stack as this host runs it. Its settings and its model hold secrets, so it is not printable.
 pub(crate) struct Stack {
@@ -73,7 +76,7 @@ impl Stack {
 
 /// Longest `.env`, in bytes: every value of it is looked for in all that leaves this host.
 const ENV_FILE_MAX_BYTES: u64 = 256 * 1024;
-/// The name under which their lines count as secrets, however short they are.
+/// The name under which lines of secret files count as secrets, however short they are.
 const SECRET_FILE: &str = "SECRET";
 /// Names that would change how Compose itself runs.
 const RESERVED_VARIABLES: [&str; 4] = ["PATH", "HOME", "XDG_RUNTIME_DIR", "IFS"];
@@ -89,6 +92,7 @@ impl Hands {
     ) -> Result<Arc<Stack>, Reason> {
         let variables = checked_variables(promotion)?;
         self.prepare_directory().await?;
+        self.config.policy.check_reads(promotion, bundle, &self.config.stack.directory)?;
         let images: BTreeMap<ServiceName, String> =
             promotion.images.iter().map(|(name, image)| (name.clone(), image.reference())).collect();
         let (mut invocation, env_text) =
@@ -252,14 +256,6 @@ impl Hands {
     }
 }
 
-/// Compose prints every `$` twice, and the default format because its JSON leaves the services' extension fields out.
-pub(crate) fn parse(rendered: &str) -> Result<Value, Reason> {
-    let text = rendered.replace("$$", "$");
-    // The parser's message could repeat values.
-    yaml::read(&text)
-        .map_err(|_| Reason::new(ReasonCode::ComposeInvalid, "the output of `docker compose config` is not readable"))
-}
-
 pub(super) fn services(model: &Value, profiles: &BTreeSet<&str>) -> Result<BTreeMap<ServiceName, Service>, Reason> {
     let map = model.get("services").and_then(Value::as_object);
     let waited_for: BTreeSet<&str> = map
@@ -411,15 +407,6 @@ fn of_env_files<'a>(
     rendered.iter().copied().filter(move |(name, _)| !is_named(name))
 }
 
-fn rendered_variables(model: &Value) -> Vec<(&str, &str)> {
-    let services = model.get("services").and_then(Value::as_object).into_iter().flat_map(|services| services.values());
-    services
-        .filter_map(|service| service.get("environment")?.as_object())
-        .flatten()
-        .filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -465,11 +452,5 @@ mod tests {
         ] {
             assert_eq!(told(text), Err(format!("the compose file: {place} holds a NUL")));
         }
-    }
-
-    #[test]
-    fn dollars_are_printed_twice() {
-        let model = parse("services: {a: {environment: {P: 'a$$b', N: \"no\"}}}").unwrap();
-        assert_eq!(rendered_variables(&model), [("N", "no"), ("P", "a$b")]);
     }
 }

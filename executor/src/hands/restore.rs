@@ -22,7 +22,7 @@ impl Hands {
         // What another environment has put there meanwhile is not ours to take away.
         self.check_ours(&self.engine.containers().await?)?;
         if let Some(former) = &context.former {
-            let stack = self.former_stack(former, deadline).await?;
+            let stack = self.former_stack_of_today(former, deadline).await?;
             // They are kept on this host; somebody may have removed them by hand.
             self.ensure_images(&former.promotion, deadline).await?;
             failpoint!("restore.up.before");
@@ -38,7 +38,12 @@ impl Hands {
             }
         }
         // Compose was ended while the engine made one: then nobody starts it any more.
-        self.remove_one_shots(|container| container.unstarted).await?;
+        if let Err(reason) = self.remove_one_shots(|container| container.unstarted).await {
+            warn!(
+                "a container that was made and never started may be left; the next commit removes it: {}",
+                reason.message
+            );
+        }
         Ok(Evidence::Restored)
     }
 
@@ -91,7 +96,9 @@ impl Hands {
         }
         let mut texts = Vec::new();
         for path in &found.env_files {
-            let text = self.own_file(path.clone(), directory).await?;
+            // Wherever somebody had it when they started the stack; a link that leads away from there is of later.
+            let folder = path.parent().unwrap_or(directory);
+            let text = self.own_file(path.clone(), folder).await?;
             let text =
                 text.ok_or_else(|| Reason::new(ReasonCode::EnvFileMissing, format!("{} is gone", path.display())))?;
             texts.push(memory::Text::new(path.clone(), text));

@@ -1,5 +1,6 @@
 //! Reads compose files as they were promoted, before Compose does: bounded, since a few lines of aliases can stand for more than memory holds.
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// Entries that the aliases of one file may stand for, all together. Compose itself has no limit.
@@ -45,6 +46,11 @@ fn nesting(text: &str) -> usize {
 }
 
 pub(crate) fn read(text: &str) -> Result<Value, Unread> {
+    read_as(text)
+}
+
+/// Where a text is wanted, it is what was written, also if it looks like a number or a truth value.
+pub(crate) fn read_as<T: DeserializeOwned>(text: &str) -> Result<T, Unread> {
     if nesting(text) > NESTED_MAX {
         return Err(Unread::Bomb);
     }

@@ -45,6 +45,43 @@ async fn a_release_that_dies_goes_back_to_the_former() {
 }
 
 #[tokio::test]
+async fn a_former_release_comes_back_with_the_settings_of_today_if_they_are_of_use() {
+    let mut app = App::new();
+    let port = free_port();
+    let (mut good, _) = web(&app, "good", port);
+    good.compose = good.compose.replace("    environment: {TOKEN", "    env_file: [more.env]\n    environment: {TOKEN");
+    app.write("more.env", "MORE=1\n");
+    app.deploy(&good).await;
+    let (next, _) = web(&app, "next", port);
+    let order = app.order(&next);
+    for effect in [Effect::Observe, Effect::Pull, Effect::Update] {
+        app.carry_out(effect, &order).await.unwrap();
+    }
+    let environment = |app: &App| docker(&["inspect", "--format", "{{.Config.Env}}", &app.id("app")]);
+    app.write(".env", "TOKEN=changed\n");
+    app.write("more.env", "MORE=2\n");
+    assert_eq!(app.carry_out(Effect::Restore, &order).await.unwrap(), Evidence::Restored);
+    assert!(["TOKEN=changed", "MORE=2"].iter().all(|one| environment(&app).contains(one)), "{}", environment(&app));
+
+    app.carry_out(Effect::Update, &order).await.unwrap();
+    app.write(".env", "this is no setting!\n");
+    assert_eq!(app.carry_out(Effect::Restore, &order).await.unwrap(), Evidence::Restored);
+    assert!(["TOKEN=changed", "MORE=2"].iter().all(|one| environment(&app).contains(one)), "{}", environment(&app));
+
+    // What was put in the place of a file is not read on the way back either.
+    app.carry_out(Effect::Update, &order).await.unwrap();
+    app.write(".env", "TOKEN=changed\n");
+    let planted = app.config.stack.directory.join("more.env");
+    std::fs::remove_file(&planted).unwrap();
+    std::os::unix::fs::symlink("/etc/shadow", &planted).unwrap();
+    assert_eq!(app.carry_out(Effect::Restore, &order).await.unwrap(), Evidence::Restored);
+    assert!(environment(&app).contains("MORE=2") && !environment(&app).contains("root"), "{}", environment(&app));
+    app.carry_out(Effect::Update, &order).await.unwrap();
+    app.restart();
+    assert_eq!(app.carry_out(Effect::Restore, &order).await.unwrap_err().code, ReasonCode::PolicyViolation);
+}
+
+#[tokio::test]
 async fn a_former_release_comes_back_whatever_the_rules_are_today() {
     let mut app = App::new();
     let port = free_port();

@@ -15,6 +15,10 @@ use crate::hands::yaml::{self, Unread};
 const FILE_KEYS: [&str; 2] = ["env_file", "label_file"];
 /// A document that only Compose understands is judged line by line.
 const WORDS: [&str; 4] = ["env_file", "label_file", "include", "extends"];
+/// Of such a text, in how many characters after `extends` the file would be named.
+const EXTENDS_CHARS: usize = 200;
+/// Reading it ends at once; people put it where they want nothing.
+const NOTHING: &str = "/dev/null";
 
 impl Policy {
     /// # Errors
@@ -22,19 +26,19 @@ impl Policy {
     /// [`ReasonCode::ComposeInvalid`] for what Compose must not be given.
     pub(crate) fn check_reads(&self, promotion: &Promotion, bundle: &Bundle, stack_dir: &Path) -> Result<(), Reason> {
         for file in &bundle.compose {
-            let mut paths = Vec::new();
+            let mut found = Found::default();
             match yaml::read(&file.content) {
                 Ok(document) => {
-                    collect(&document, &mut paths);
-                    document.get("include").into_iter().for_each(|include| strings(include, &mut paths));
+                    found.collect(&document);
+                    found.is_in_others |= document.get("include").is_some();
                 }
                 Err(bomb @ Unread::Bomb) => {
                     return Err(Reason::new(ReasonCode::ComposeInvalid, format!("{}: {bomb}", file.name))
                         .hint("write out what the aliases stand for, or leave it out"));
                 }
-                Err(Unread::Other) => lines(&file.content, &mut paths),
+                Err(Unread::Other) => found.guess(&file.content, stack_dir),
             }
-            if let Some(path) = paths.iter().find(|path| is_endless(&stack_dir.join(path))) {
+            if let Some(path) = found.paths.iter().find(|path| is_endless(&stack_dir.join(path))) {
                 let message = format!("{} reads {path:.200?}, which is no file", file.name);
                 return Err(Reason::new(ReasonCode::PolicyViolation, message)
                     .hint("put a plain file there on this host, and look who has put something else into the folder"));
@@ -42,33 +46,70 @@ impl Policy {
             if self.allow.contains(&Risk::HostFiles) {
                 continue;
             }
-            if let Some(path) = paths.iter().find(|path| !is_own(path, promotion, stack_dir)) {
+            let setting = format!("set {} = true under [policy] on this host", Risk::HostFiles.setting());
+            if found.is_in_others {
+                let message = format!("{} includes or extends another file, which nobody has signed", file.name);
+                return Err(Reason::new(ReasonCode::PolicyViolation, message)
+                    .hint(format!("put what it holds into the compose file that is promoted, or {setting}")));
+            }
+            let mut paths = found.paths.iter().chain(&found.guessed);
+            if let Some(path) = paths.find(|path| !is_own(path, promotion, stack_dir)) {
                 let message = format!("{} reads {path:.200?}, which is outside of the stack's folder", file.name);
-                return Err(Reason::new(ReasonCode::PolicyViolation, message).hint(format!(
-                    "put the file into the stack's folder on this host, or set {} = true under [policy] there",
-                    Risk::HostFiles.setting()
-                )));
+                return Err(Reason::new(ReasonCode::PolicyViolation, message)
+                    .hint(format!("put the file into the stack's folder on this host, or {setting}")));
             }
         }
         Ok(())
     }
 }
 
-/// Wherever they stand: a service may be merged from anywhere in the document.
-fn collect(node: &Value, paths: &mut Vec<String>) {
-    match node {
-        Value::Array(items) => items.iter().for_each(|item| collect(item, paths)),
-        Value::Object(entries) => {
-            for (key, value) in entries {
-                if FILE_KEYS.contains(&key.as_str()) {
-                    strings(value, paths);
-                } else if key == "extends" {
-                    value.get("file").into_iter().for_each(|file| strings(file, paths));
+/// What a compose file would have Compose read.
+#[derive(Default)]
+struct Found {
+    paths: Vec<String>,
+    /// Words of a text that may be paths, or something else.
+    guessed: Vec<String>,
+    /// Some of the stack is written elsewhere.
+    is_in_others: bool,
+}
+
+impl Found {
+    /// Wherever they stand: a service may be merged from anywhere in the document.
+    fn collect(&mut self, node: &Value) {
+        match node {
+            Value::Array(items) => items.iter().for_each(|item| self.collect(item)),
+            Value::Object(entries) => {
+                for (key, value) in entries {
+                    if FILE_KEYS.contains(&key.as_str()) {
+                        strings(value, &mut self.paths);
+                    }
+                    self.is_in_others |= key == "extends" && value.get("file").is_some();
+                    self.collect(value);
                 }
-                collect(value, paths);
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
+    /// Of a text with tags that only Compose knows: whatever looks like a path, or is a file of the folder, once one of the words was used.
+    fn guess(&mut self, text: &str, stack_dir: &Path) {
+        if !WORDS.iter().any(|word| text.contains(word)) {
+            return;
+        }
+        let is_separator = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '[' | ']' | '{' | '}');
+        for word in text.split(is_separator).filter(|word| !word.is_empty()) {
+            if word.starts_with('/') || word.contains("..") || has_absolute_default(word) {
+                self.guessed.push(word.to_owned());
+            } else if std::fs::metadata(stack_dir.join(word)).is_ok_and(|found| !found.is_dir()) {
+                self.paths.push(word.to_owned());
             }
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        let is_included = text.lines().any(|line| line.trim_start_matches(['"', '\'']).starts_with("include"));
+        let is_extended = text
+            .split("extends")
+            .skip(1)
+            .any(|rest| rest.chars().take(EXTENDS_CHARS).collect::<String>().contains("file"));
+        self.is_in_others |= is_included || is_extended;
     }
 }
 
@@ -78,19 +119,9 @@ fn strings(node: &Value, paths: &mut Vec<String>) {
         Value::String(text) => paths.push(text.clone()),
         Value::Array(items) => items.iter().for_each(|item| strings(item, paths)),
         Value::Object(entries) => {
-            let named = ["path", "env_file", "project_directory"].iter().filter_map(|key| entries.get(*key));
-            named.for_each(|value| strings(value, paths));
+            entries.get("path").into_iter().for_each(|value| strings(value, paths));
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
-/// Of a text with tags that only Compose knows: whatever looks like a path once one of the words was used.
-fn lines(text: &str, paths: &mut Vec<String>) {
-    if WORDS.iter().any(|word| text.contains(word)) {
-        let is_separator = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '[' | ']' | '{' | '}');
-        let looks = |word: &&str| word.starts_with('/') || word.contains("..") || has_absolute_default(word);
-        paths.extend(text.split(is_separator).filter(looks).map(str::to_owned));
     }
 }
 
@@ -101,7 +132,7 @@ fn has_absolute_default(text: &str) -> bool {
 
 /// A device or a pipe, of which Compose would read for ever: a container that has the folder mounted can put one into the place of a file.
 fn is_endless(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
+    path != Path::new(NOTHING) && std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 /// With a variable in it, a path is what is written around it and whatever the promotion says for it; the host's own values are the host's.
@@ -162,6 +193,10 @@ mod tests {
             "services: {app: {env_file: '${X:-/etc/shadow}'}}",
             "services: {app: {env_file: '${X}/../../etc/shadow'}}",
             "services: {app: {extends: {file: /etc/shadow, service: x}}}",
+            "services: {app: {extends: {file: base.yml, service: x}}}",
+            "services: {app: {image: !reset null, extends: {service: x, file: base.yml}}}",
+            "include: [other.yml]\nservices: {}",
+            "include: [other.yml]\nservices: {app: {image: !reset null}}",
             "include: [/etc/shadow]\nservices: {}",
             "include: [{path: [a.yml, ../../x.yml]}]\nservices: {}",
             "include: [{path: a.yml, env_file: /etc/shadow}]\nservices: {}",
