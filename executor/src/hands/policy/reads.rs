@@ -208,6 +208,18 @@ mod tests {
     }
 
     #[test]
+    fn so_far_behind_extends_a_file_is_looked_for() {
+        let (before, after) = (": {service: ", ", file");
+        for (chars, is_allowed) in [(EXTENDS_CHARS, false), (EXTENDS_CHARS + 1, true)] {
+            let service = "x".repeat(chars - before.len() - after.len());
+            check(
+                &format!("services: {{app: {{image: !reset null, extends{before}{service}{after}: b.yml}}}}"),
+                is_allowed,
+            );
+        }
+    }
+
+    #[test]
     fn what_never_ends_is_not_given_to_compose() {
         let folder = tempfile::tempdir().unwrap();
         let told = |of: &str| {
