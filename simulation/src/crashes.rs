@@ -154,7 +154,7 @@ pub(crate) fn run() -> Result<bool> {
                     if is_torn {
                         cases.push((number, vec![(host, Ambush { is_torn: true, ..once.clone() })]));
                     }
-                    // Again at the first passing of the same step after the restart, and at the next write there is.
+                    // Again at the first passing of the same step after the restart, and at the next step that is written down.
                     let again = Ambush { step, nth: 1, is_torn: false };
                     cases.push((number, vec![(host, once.clone()), (host, again)]));
                     let next_write = Ambush { step: Step::AfterWrite("record"), nth: 1, is_torn: false };
