@@ -26,7 +26,12 @@ pub enum JournalError {
         file = path.display(), folder = path.parent().unwrap_or(path).display()
     )]
     Older { path: PathBuf, of: String, known: u64, taken: u64 },
-    #[error("cannot bring the journal {} to this version's form", path.display())]
+    #[error(
+        "cannot bring the journal {file} to this version's form\n  hint: if a newer executor wrote it, install that one again. Else it is damaged: stop \
+         the executor and move it away with the files beside it: `mkdir {folder}/damaged && mv {file}* {folder}/damaged/`. The host then takes the newest \
+         promotion of every application once more",
+        file = path.display(), folder = path.parent().unwrap_or(path).display()
+    )]
     Migrate { path: PathBuf, source: sqlx::migrate::MigrateError },
     #[error("cannot {what} in the journal")]
     Query { what: &'static str, source: sqlx::Error },

@@ -242,6 +242,19 @@ async fn a_damaged_journal_is_refused() {
 }
 
 #[tokio::test]
+async fn a_journal_of_a_newer_version_is_refused_with_what_to_do() {
+    for change in ["version = version + 1_000 WHERE version > 1", "checksum = x'00' WHERE version = 1"] {
+        let (folder, journal) = journal().await;
+        let sql = format!("UPDATE _sqlx_migrations SET {change}");
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&journal.pool).await.unwrap();
+        journal.close().await;
+        let error = Journal::open(folder.path()).await.unwrap_err();
+        assert!(matches!(error, JournalError::Migrate { .. }), "{error:?}");
+        assert!(error.to_string().contains("hint: if a newer executor wrote it, install that one again"), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn the_disk_is_written_through() {
     let (_folder, journal) = journal().await;
     let pragma = async |name: &'static str| {
