@@ -27,7 +27,11 @@ const MUTANTS: [Mutant; 25] = [
     Mutant { name: "success_from_exit_code", what: "what runs is not compared with what was promised" },
     Mutant { name: "ignore_the_counter", what: "an older promotion is taken after a newer one" },
     Mutant { name: "mark_before_publish", what: "an event counts as published before it is" },
-    Mutant { name: "skip_what_fails", what: "an event that the bus did not take is passed over" },
+    Mutant {
+        name: "skip_what_fails",
+        what: "an event that the bus did not take is passed over, and not looked for later",
+    },
+    Mutant { name: "compare_never", what: "what a bus has lost is not looked for when it is back" },
     Mutant { name: "outcome_apart", what: "a step and its outcomes are two writes" },
     Mutant { name: "state_not_done", what: "that a deploy has ended is not written with its last step" },
     Mutant { name: "commit_unwritten", what: "what a host goes back to is not written down" },

@@ -401,7 +401,15 @@ pub(crate) fn built(registry: &str, repository: &str, files: &[(&str, &str)]) ->
     (name, tag)
 }
 
-/// A port that nobody has at the moment.
+/// Below the ports that the kernel gives to outgoing connections, and the engine to containers that want any, so that a free one stays free.
+const PORTS: std::ops::Range<u32> = 20_000..32_000;
+
+/// A port that nobody has at the moment. Each process begins elsewhere, since the tests run beside each other.
 pub(crate) fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let count = PORTS.end - PORTS.start;
+    let first = std::process::id().wrapping_mul(41);
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let ports = (0..count).map(|_| first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % count + PORTS.start);
+    ports.filter_map(|port| u16::try_from(port).ok()).find(is_free).unwrap()
 }
