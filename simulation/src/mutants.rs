@@ -13,7 +13,7 @@ struct Mutant {
     what: &'static str,
 }
 
-const MUTANTS: [Mutant; 25] = [
+const MUTANTS: [Mutant; 26] = [
     Mutant {
         name: "ack_before_journal",
         what: "a message is acknowledged before it is in the journal (and nothing sweeps)",
